@@ -1,0 +1,152 @@
+"""Finished results on disk: written whole or not at all, and opened only with their provenance.
+
+An artefact is a folder with a ``provenance.json``. It is prepared beside its place, in
+``NAME.partial``, and renamed when complete, so the folder's existence is the done mark.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.types import InputError
+
+PROVENANCE = "provenance.json"
+
+
+class ForeignArtefactError(InputError):
+    """An artefact made from other inputs than this run's."""
+
+
+class CorruptArtefactError(InputError):
+    """An artefact whose bytes are damaged or incomplete."""
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path to write; it replaces ``path`` in one step, or goes if the block fails.
+
+    Readers see the old file or the new one, never a part, even after a power cut.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON atomically; NaN and infinity are refused, they are no JSON."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; a damaged one is refused by name."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptArtefactError(
+            f"{path} is damaged ({error}). Delete it and run the command again."
+        ) from None
+
+
+def is_done(path: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether a finished artefact lies at ``path`` that was made from exactly this provenance."""
+    return (path / PROVENANCE).is_file() and read_json(path / PROVENANCE) == _plain(provenance)
+
+
+@contextlib.contextmanager
+def new_artefact(path: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder to fill; it becomes the artefact at ``path`` when the block ends without error.
+
+    Whatever stood at ``path`` before is replaced only then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    _remove(partial)
+    partial.mkdir()
+    yield partial
+    write_json(partial / PROVENANCE, _plain(provenance))
+    for file in partial.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    _remove(path)
+    os.replace(partial, path)
+    _sync_folder(path.parent)
+
+
+def open_artefact(path: Path, provenance: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The provenance of a finished artefact; compared with the one wanted, when given.
+
+    Raises :class:`ForeignArtefactError` naming both sides where they differ.
+    """
+    if not (path / PROVENANCE).is_file():
+        raise InputError(f"no finished artefact at {path}. Run the stage that makes it first.")
+    found: dict[str, Any] = read_json(path / PROVENANCE)
+    if provenance is not None:
+        refuse_difference(path, found, _plain(provenance))
+    return found
+
+
+def refuse_difference(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise :class:`ForeignArtefactError` unless both provenances are equal."""
+    differing = differences(found, wanted)
+    if differing:
+        lines = "\n".join(f"  {key}: found {a!r}, wanted {b!r}" for key, a, b in differing)
+        raise ForeignArtefactError(
+            f"{path} was made from other inputs:\n{lines}\nUse another folder, or delete it."
+        )
+
+
+def differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """The keys (dotted) at which two nested mappings differ, with both values."""
+    result: list[tuple[str, Any, Any]] = []
+    for key in sorted({*found, *wanted}):
+        a, b = found.get(key), wanted.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            result += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            result.append((f"{prefix}{key}", a, b))
+    return result
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping as JSON gives it back (tuples are lists), so that comparison is exact."""
+    plain: dict[str, Any] = json.loads(canonical_json(value))
+    return plain
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
