@@ -1,0 +1,193 @@
+"""From predictions on disk to the content of ``metrics.json``, for every method alike.
+
+A method's predictions are one ``<split>.npz`` per split with ``scores`` float64 (n, k), ``labels``
+(int64 (n,), or float64 (n, k) of a regression), ``ids`` str (n,) and, for a regression that has
+one, the predictive ``variance`` float64 (n, k). Which method made them is never asked.
+
+What remains to be fitted (the temperature, or a regression's variance) is fitted on the
+validation split; every other split is only scored. The result holds no timing, so that runs with
+equal predictions give equal bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy import ndarray
+
+from pipeline import metrics
+from pipeline.artefact import CorruptArtefactError, atomic_path, read_json
+from pipeline.types import InputError
+
+VALIDATION_SPLIT = "val"
+
+METHOD_ORDER = ("entk", "entk_early_stopping", "linear_probe", "finetune", "lp_ft", "scratch")
+"""The order of the table; methods not named here follow alphabetically."""
+
+SPLIT_ORDER = ("val", "id_test", "ood_test")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One method's scores on one split."""
+
+    scores: ndarray
+    """float64 (n, k)"""
+    labels: ndarray
+    """int64 (n,) of a classification, float64 (n, k) of a regression"""
+    ids: ndarray
+    """str (n,)"""
+    variance: ndarray | None = None
+    """float64 (n, k): the predictive variance, in squared units of the targets"""
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the labels are real numbers."""
+        return bool(np.issubdtype(self.labels.dtype, np.floating))
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write one split's predictions, atomically; equal predictions give equal bytes."""
+    arrays = {
+        "scores": np.asarray(predictions.scores, dtype=np.float64),
+        "labels": predictions.labels,
+        "ids": np.asarray(predictions.ids, dtype=np.str_),
+    }
+    if predictions.variance is not None:
+        arrays["variance"] = np.asarray(predictions.variance, dtype=np.float64)
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The predictions in one file; a damaged or incomplete one is refused by name."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (BadZipFile, ValueError, EOFError) as error:
+        raise CorruptArtefactError(
+            f"{path} is damaged ({error}). Delete it and run the command again."
+        ) from None
+    absent = {"scores", "labels", "ids"} - set(arrays)
+    if absent:
+        raise CorruptArtefactError(f"{path} lacks {', '.join(sorted(absent))}.")
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise CorruptArtefactError(f"{path} holds arrays of different lengths: {lengths}.")
+    return Predictions(arrays["scores"], arrays["labels"], arrays["ids"], arrays.get("variance"))
+
+
+def evaluate(
+    predictions: Path, fits: Path, *, benchmark: str, selection: str = VALIDATION_SPLIT
+) -> dict[str, Any]:
+    """The content of ``metrics.json``, from the folders of predictions and of fits.
+
+    ``selection`` names the split on which hyperparameters were chosen; it is recorded, not used,
+    except that the temperature is fitted on it when there is no validation split. A method with a
+    fit and no predictions is listed as missing, with the reason its ``fit.json`` gives.
+    """
+    methods: dict[str, Any] = {}
+    reference: dict[str, tuple[str, Predictions]] = {}
+    regression = False
+    for method in _methods(predictions, fits):
+        fit = _fit(fits / method / "fit.json")
+        splits = {path.stem: read_predictions(path) for path in _split_files(predictions / method)}
+        if not splits:
+            reason = fit.get("reason") or fit.get("status") or "it has no predictions yet"
+            methods[method] = {"selected": fit.get("selected"), "splits": {}, "missing": reason}
+            continue
+        for split, found in splits.items():
+            _refuse_other_rows(split, method, found, *reference.setdefault(split, (method, found)))
+            regression = found.is_regression
+        methods[method] = {
+            "selected": fit.get("selected"),
+            **_scored(method, splits, _calibration_split(splits, selection, method)),
+        }
+    if not methods:
+        raise InputError(f"no predictions in {predictions}. Run the stages that make them first.")
+    metric = "mse" if regression else "accuracy"
+    return {
+        "benchmark": benchmark,
+        "selection": {"split": selection, "metric": metric},
+        "methods": methods,
+    }
+
+
+def _scored(
+    method: str, splits: Mapping[str, Predictions], calibration_split: str
+) -> dict[str, Any]:
+    """What calibrates one method (temperature or variance) and its metrics on every split."""
+    score = _scored_regression if splits[calibration_split].is_regression else _scored_classes
+    try:
+        return {"calibration_split": calibration_split, **score(splits, calibration_split)}
+    except InputError as error:
+        raise InputError(f"the predictions of {method} cannot be scored: {error}") from None
+
+
+def _scored_classes(splits: Mapping[str, Predictions], calibration_split: str) -> dict[str, Any]:
+    held_out = splits[calibration_split]
+    temperature = metrics.fit_temperature(held_out.scores, held_out.labels)
+    scored = {
+        split: metrics.classification_metrics(found.scores, found.labels, temperature)
+        for split, found in splits.items()
+    }
+    return {"temperature": temperature, "splits": scored}
+
+
+def _scored_regression(splits: Mapping[str, Predictions], calibration_split: str) -> dict[str, Any]:
+    """Metrics under each prediction's own variance, or one fitted where any lacks it."""
+    held_out = splits[calibration_split]
+    own = {split: found.variance for split, found in splits.items() if found.variance is not None}
+    fitted = None
+    if len(own) < len(splits):
+        fitted = metrics.fit_variance(held_out.scores, held_out.labels)
+        own = dict.fromkeys(splits, fitted)
+    scored = {
+        split: metrics.regression_metrics(found.scores, found.labels, own[split])
+        for split, found in splits.items()
+    }
+    return {"variance": None if fitted is None else fitted.tolist(), "splits": scored}
+
+
+def _calibration_split(splits: Mapping[str, Predictions], selection: str, method: str) -> str:
+    for split in (VALIDATION_SPLIT, selection):
+        if split in splits:
+            return split
+    raise InputError(
+        f"{method} has no predictions on {VALIDATION_SPLIT!r} or {selection!r}, one of which its "
+        f"temperature is fitted on; found {', '.join(splits)}."
+    )
+
+
+def _refuse_other_rows(
+    split: str, method: str, found: Predictions, first_method: str, first: Predictions
+) -> None:
+    """Methods are compared row by row, so all must have been asked about the same rows."""
+    if not (np.array_equal(found.ids, first.ids) and np.array_equal(found.labels, first.labels)):
+        raise InputError(
+            f"{method} and {first_method} were predicted on different rows of {split} "
+            f"({len(found.ids)} and {len(first.ids)} samples, or another order or labels). "
+            "Delete the older predictions and run the command again."
+        )
+
+
+def _methods(predictions: Path, fits: Path) -> list[str]:
+    folders = [folder for root in (predictions, fits) if root.is_dir() for folder in root.iterdir()]
+    names = {f.name for f in folders if f.is_dir() and not f.name.endswith(".partial")}
+    return sorted(names, key=lambda name: (_rank(METHOD_ORDER, name), name))
+
+
+def _split_files(folder: Path) -> list[Path]:
+    files = folder.glob("*.npz") if folder.is_dir() else ()
+    return sorted(files, key=lambda path: (_rank(SPLIT_ORDER, path.stem), path.stem))
+
+
+def _rank(order: tuple[str, ...], name: str) -> int:
+    return order.index(name) if name in order else len(order)
+
+
+def _fit(path: Path) -> dict[str, Any]:
+    return dict(read_json(path)) if path.is_file() else {}
