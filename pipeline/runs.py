@@ -1,0 +1,183 @@
+"""A run's folder: the names of what lies in it, its lock, its events, versions and timing.
+
+```text
+runs/NAME/
+  config.yaml       the resolved config; it runs again as it is
+  versions.json     code, libraries, hardware
+  plan.json         bytes, memory, batch size and strategy, fixed before work starts
+  events.jsonl      what happened when
+  model/            weights that this run trained itself
+  features.json     where the features of each split lie in the cache
+  kernel/  fit/METHOD/  curves/METHOD/  predictions/METHOD/  baselines/METHOD/
+  metrics.json      the results; no timing in it
+  timing.json       seconds, rates, bytes of each stage
+  report.md  report.html
+```
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from pipeline import __version__
+from pipeline.artefact import read_json, write_json
+from pipeline.config import write_yaml
+from pipeline.types import InputError
+
+REPORTED_LIBRARIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "zarr",
+    "ray",
+    "dask",
+    "transformers",
+    "pydantic",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """What the planner fixed."""
+        return self.path / "plan.json"
+
+    @property
+    def versions(self) -> Path:
+        """Code, libraries and hardware."""
+        return self.path / "versions.json"
+
+    @property
+    def events(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "events.jsonl"
+
+    @property
+    def features(self) -> Path:
+        """Where each split's features lie in the cache."""
+        return self.path / "features.json"
+
+    @property
+    def model(self) -> Path:
+        """Weights that this run trained itself."""
+        return self.path / "model"
+
+    @property
+    def kernel(self) -> Path:
+        """All blocks of K."""
+        return self.path / "kernel"
+
+    @property
+    def metrics(self) -> Path:
+        """The results."""
+        return self.path / "metrics.json"
+
+    @property
+    def timing(self) -> Path:
+        """Seconds, rates and bytes of each stage."""
+        return self.path / "timing.json"
+
+    def fit(self, method: str) -> Path:
+        """A method's fitted solution."""
+        return self.path / "fit" / method
+
+    def curves(self, method: str) -> Path:
+        """A method's scores along its path, on every split, computed after the choice."""
+        return self.path / "curves" / method
+
+    def predictions(self, method: str) -> Path:
+        """A method's scores, one file a split."""
+        return self.path / "predictions" / method
+
+    def methods(self) -> list[str]:
+        """The methods with finished predictions, in the order of their names."""
+        folder = self.path / "predictions"
+        done = folder.glob("*/provenance.json") if folder.is_dir() else ()
+        return sorted(file.parent.name for file in done)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; a second run of the same folder is refused."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise InputError(
+                f"another process is running in {self.path}. "
+                f"Watch it with: entk status {self.path}"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def record_event(self, event: str, **facts: Any) -> None:
+        """Append one line to ``events.jsonl``, with the time (UTC)."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with self.events.open("a") as file:
+            file.write(json.dumps({"time": stamp, "event": event, **facts}, default=str) + "\n")
+
+    def record_timing(self, stage: str, facts: Mapping[str, Any]) -> None:
+        """Add one stage's figures to ``timing.json``; ``seconds`` add up over resumed runs."""
+        timing = read_json(self.timing) if self.timing.is_file() else {}
+        before = timing.get(stage, {}).get("seconds", 0.0)
+        timing[stage] = {**facts, "seconds": round(before + facts["seconds"], 3)}
+        write_json(self.timing, timing)
+
+    def write_config(self, resolved: Mapping[str, Any]) -> None:
+        """Keep the resolved config and the versions beside the results."""
+        write_yaml(self.config, resolved)
+        write_json(self.versions, versions())
+
+
+def versions() -> dict[str, Any]:
+    """Code, libraries and hardware of this process."""
+    import psutil
+
+    return {
+        "entk": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in REPORTED_LIBRARIES},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "cores": psutil.cpu_count(logical=True),
+            "memory_bytes": psutil.virtual_memory().total,
+            "gpus": _gpus(),
+        },
+        "command": " ".join(sys.argv),
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
