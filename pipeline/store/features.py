@@ -1,0 +1,408 @@
+"""The feature store: every sample's sketched gradient in sharded Zarr, written once.
+
+    STORE/
+      store.json            what the store is: sizes, type, scale, provenance
+      column_weights.npy    what makes the kernel unbiased, float64 (p,)
+      features/             Zarr v3 array (n·outputs, p): gradient × scale
+      rows/00003.npz        shard 3's penultimate activations, f₀, labels, ids
+      done/00003.json       its done mark: sizes and content digests, written last
+
+A missing shard reads as zeros in Zarr, so nothing is read here that carries no done mark. One
+writer owns a whole shard; any number of processes write different shards at once.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.artefact import (
+    CorruptArtefactError,
+    atomic_path,
+    read_json,
+    refuse_difference,
+    write_json,
+)
+from pipeline.store.facts import (
+    FORMAT_VERSION,
+    SHARD_TARGET_BYTES,
+    StoreFacts,
+    as_json,
+)
+from pipeline.store.facts import rows_per_shard as default_rows_per_shard
+from pipeline.store.precision import TORCH_DTYPES, StoredDtype, storage_view, to_stored
+from pipeline.store.samples import npz_bytes, sample_arrays
+from pipeline.store.shard import (
+    CHUNK_COLUMNS,
+    Compression,
+    ShardReader,
+    create_zarr_array,
+    encode_shard,
+)
+from pipeline.types import InputError, MissingExtraError
+
+DIGEST_DIFFERS = "its content does not match the digest in its done mark"
+
+
+class FeatureStore:
+    """Features of one split on disk. Make it with :meth:`create`, find it with :meth:`open`."""
+
+    def __init__(self, path: Path, facts: StoreFacts) -> None:
+        self.path = path
+        self.facts = facts
+        self._readers: dict[int, ShardReader] = {}
+        self._known_complete = False
+
+    # -- making and opening -------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        n: int,
+        p: int,
+        provenance: Mapping[str, Any],
+        dtype: StoredDtype = "float16",
+        scale: float = 1.0,
+        rows_per_shard: int | None = None,
+        outputs: int = 1,
+        h: int = 0,
+        k: int = 1,
+        column_weights: Any = None,
+        compression: Compression = "none",
+        recorded: Mapping[str, Any] | None = None,
+    ) -> "FeatureStore":
+        """An empty store at ``path``, which must not exist; it appears whole or not at all."""
+        path = Path(path)
+        if path.exists():
+            raise InputError(f"{path} exists already. Open it, or use another folder.")
+        facts = StoreFacts(
+            n=n,
+            p=p,
+            outputs=outputs,
+            dtype=dtype,
+            scale=scale,
+            rows_per_shard=rows_per_shard or default_rows_per_shard(p, dtype, n, outputs),
+            h=h,
+            k=k,
+            compression=compression,
+            provenance=as_json(provenance),
+            recorded=as_json(recorded or {}),
+        )
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _lay_out(partial, facts, column_weights)
+        os.rename(partial, path)
+        return cls(path, facts)
+
+    @classmethod
+    def open(cls, path: str | Path, provenance: Mapping[str, Any] | None = None) -> "FeatureStore":
+        """The store at ``path``, finished or not; refused when its provenance differs."""
+        path = Path(path)
+        if not (path / "store.json").is_file():
+            raise InputError(f"no feature store at {path}. Run the features stage first.")
+        values = read_json(path / "store.json")
+        if values.get("version") != FORMAT_VERSION:
+            raise InputError(
+                f"{path} has feature format {values.get('version')}, this version reads "
+                f"{FORMAT_VERSION}. Delete the folder to make the features again."
+            )
+        if provenance is not None:
+            refuse_difference(path, values["provenance"], as_json(provenance))
+        return cls(path, StoreFacts(**values))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers get the path and the facts; each reads the shard indices itself.
+        return {"path": self.path, "facts": self.facts, "_readers": {}, "_known_complete": False}
+
+    # -- what there is ------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows (samples × outputs) and columns of the features."""
+        return self.facts.n * self.facts.outputs, self.facts.p
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type in which :meth:`read` gives the stored values."""
+        return TORCH_DTYPES[self.facts.dtype]
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-self.facts.n // self.facts.rows_per_shard)
+
+    def samples(self, shard: int) -> slice:
+        """The samples of one shard."""
+        start = shard * self.facts.rows_per_shard
+        return slice(start, min(start + self.facts.rows_per_shard, self.facts.n))
+
+    def shard_path(self, shard: int) -> Path:
+        """The Zarr file that holds a shard."""
+        return self.path / "features" / "c" / str(shard) / "0"
+
+    def missing_rows(self) -> list[int]:
+        """The shards without a done mark, in order; only marks are read and files stat'ed.
+
+        Raises :class:`CorruptArtefactError` for a marked shard whose files are gone or cut.
+        """
+        missing = []
+        for shard in range(self.shards):
+            if self._mark_path(shard).is_file():
+                self._check_sizes(shard)
+            else:
+                missing.append(shard)
+        return missing
+
+    def remove_stale(self) -> int:
+        """Delete what killed writers left (``*.partial``); only while nobody writes. The count."""
+        stale = [file for file in self.path.rglob("*.partial") if file.is_file()]
+        for file in stale:
+            file.unlink(missing_ok=True)
+        return len(stale)
+
+    def verify(self) -> None:
+        """Compare every byte with the digests in the done marks."""
+        self._require_complete()
+        for shard in range(self.shards):
+            mark = self._mark(shard)
+            for file, key in (
+                (self.shard_path(shard), "features"),
+                (self._rows_path(shard), "rows"),
+            ):
+                with file.open("rb") as handle:
+                    found = hashlib.file_digest(handle, "sha256").hexdigest()
+                if found != mark[key]["sha256"]:
+                    raise self._damaged(shard, file, DIGEST_DIFFERS)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def write_rows(
+        self,
+        shard: int,
+        phi: Float[Tensor, "n *outputs p"],
+        *,
+        f0: Tensor | np.ndarray,
+        labels: Tensor | np.ndarray,
+        ids: Sequence[str],
+        penultimate: Tensor | np.ndarray | None = None,
+    ) -> bool:
+        """Store one whole shard and mark it done; False if it was done already.
+
+        ``phi`` holds raw gradients, (n, p) or (n, outputs, p), on any device; ``f0`` is (n, k),
+        ``penultimate`` (n, h). Nothing of the shard is trusted before its mark is written.
+        Raises :class:`NonFiniteFeatureError`, naming the sample, before anything is written.
+        """
+        if self._mark_path(shard).is_file():
+            return False
+        facts, count = self.facts, self._sample_count(shard)
+        arrays = sample_arrays(count, ids=ids, labels=labels, f0=f0, penultimate=penultimate)
+        _refuse_shape(f"f0 of shard {shard}", arrays["f0"].shape, (count, facts.k))
+        if penultimate is not None:
+            found = arrays["penultimate"].shape
+            _refuse_shape(f"penultimate of shard {shard}", found, (count, facts.h))
+        # Each sample's outputs follow one another.
+        rows = phi.detach().reshape(-1, phi.shape[-1])
+        _refuse_shape(f"phi of shard {shard}", rows.shape, (count * facts.outputs, facts.p))
+        names = [name for name in ids for _ in range(facts.outputs)]
+        stored = to_stored(rows, facts.dtype, facts.scale, names)
+        mark = {
+            "features": _publish(self.shard_path(shard), encode_shard(stored, facts.layout)),
+            "rows": _publish(self._rows_path(shard), npz_bytes(arrays)),
+        }
+        write_json(self._mark_path(shard), mark)
+        return True
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def weights(self) -> np.ndarray:
+        """W's diagonal, float64 (p,): column weights / scale, so that K = S W² Sᵀ of stored S."""
+        return self.column_weights() / self.facts.scale
+
+    def column_weights(self) -> np.ndarray:
+        """The sketch's weights of the raw gradients' columns, float64 (p,)."""
+        weights: np.ndarray = np.load(self.path / "column_weights.npy")
+        return weights
+
+    def read(self, columns: slice, out: Tensor, rows: slice = slice(None)) -> None:
+        """Fill ``out``, of the store's own type, with the stored values of a column range.
+
+        A range of one inner chunk (8,192 columns) goes from the file to ``out`` directly.
+        Every byte's checksum is compared; damage raises with the shard's name.
+        """
+        self._require_complete()
+        start, stop, _ = rows.indices(self.shape[0])
+        target = storage_view(out)
+        height = self.facts.rows_per_shard * self.facts.outputs
+        for shard in range(start // height, -(-stop // height)):
+            first = shard * height
+            a, b = max(start, first), min(stop, first + height)
+            self._reader(shard).read(
+                columns, slice(a - first, b - first), target[a - start : b - start]
+            )
+
+    def panel(self, columns: slice, rows: slice = slice(None)) -> np.ndarray:
+        """Stored values (gradient × scale) of a column range, float32 (n, w)."""
+        first, last, _ = columns.indices(self.shape[1])
+        start, stop, _ = rows.indices(self.shape[0])
+        out = torch.empty((stop - start, last - first), dtype=self.dtype)
+        self.read(slice(first, last), out, slice(start, stop))
+        panel: np.ndarray = out.float().numpy()
+        return panel
+
+    def panels(self, width: int = CHUNK_COLUMNS) -> Iterator[tuple[slice, np.ndarray]]:
+        """All columns in order: a column range and its stored values, float32 (n, width)."""
+        for start in range(0, self.shape[1], width):
+            columns = slice(start, min(start + width, self.shape[1]))
+            yield columns, self.panel(columns)
+
+    def gradients(self, columns: slice, rows: slice = slice(None)) -> np.ndarray:
+        """Raw gradients ∂f/∂θ of a column range, float32 (n, w): the scale is taken out."""
+        return self.panel(columns, rows) / np.float32(self.facts.scale)
+
+    def as_dask(self) -> Any:
+        """Raw gradients as a lazy Dask array, float32 (n, p), in chunks of at most 64 MiB."""
+        try:
+            import dask.array as da
+        except ImportError:
+            raise MissingExtraError("dask", "cluster", "FeatureStore.as_dask") from None
+        self._require_complete()
+        layout = self.facts.layout
+        shard_bytes = layout.rows * layout.chunk_columns * 4
+        rows = layout.rows * max(1, SHARD_TARGET_BYTES // shard_bytes)
+        return da.from_array(
+            _GradientArray(self), chunks=(rows, layout.chunk_columns), name=False, asarray=False
+        )
+
+    def penultimate(self) -> np.ndarray:
+        """Penultimate activations, float32 (n, h)."""
+        return self._per_sample("penultimate")
+
+    def f0(self) -> np.ndarray:
+        """The network's outputs at θ₀, float32 (n, k)."""
+        return self._per_sample("f0")
+
+    def labels(self) -> np.ndarray:
+        """Labels, int64 (n,), or targets, float64 (n, t)."""
+        return self._per_sample("labels")
+
+    def ids(self) -> list[str]:
+        """Sample ids, in order."""
+        return [str(name) for name in self._per_sample("ids")]
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _sample_count(self, shard: int) -> int:
+        samples = self.samples(shard)
+        return samples.stop - samples.start
+
+    def _reader(self, shard: int) -> ShardReader:
+        if shard not in self._readers:
+            rows = self._sample_count(shard) * self.facts.outputs
+            remedy = self._remedy(shard)
+            self._readers[shard] = ShardReader(
+                self.shard_path(shard), self.facts.layout, rows, remedy
+            )
+        return self._readers[shard]
+
+    def _per_sample(self, name: str) -> np.ndarray:
+        self._require_complete()
+        return np.concatenate([self._shard_array(shard, name) for shard in range(self.shards)])
+
+    def _shard_array(self, shard: int, name: str) -> np.ndarray:
+        path = self._rows_path(shard)
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self._mark(shard)["rows"]["sha256"]:
+            raise self._damaged(shard, path, DIGEST_DIFFERS)
+        with np.load(io.BytesIO(content)) as arrays:
+            if name not in arrays:
+                raise InputError(f"{self.path} was written without {name}.")
+            values: np.ndarray = arrays[name]
+        return values
+
+    def _require_complete(self) -> None:
+        if self._known_complete:
+            return
+        missing = self.missing_rows()
+        if missing:
+            raise InputError(
+                f"{self.path} lacks {len(missing)} of {self.shards} shards (first: {missing[0]}). "
+                "Run the features stage to the end."
+            )
+        self._known_complete = True
+
+    def _check_sizes(self, shard: int) -> None:
+        mark = self._mark(shard)
+        for file, key in ((self.shard_path(shard), "features"), (self._rows_path(shard), "rows")):
+            size = file.stat().st_size if file.is_file() else None
+            if size != mark[key]["size"]:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise self._damaged(shard, file, f"it {found}, {mark[key]['size']} were written")
+
+    def _damaged(self, shard: int, file: Path, what: str) -> CorruptArtefactError:
+        return CorruptArtefactError(
+            f"shard {shard} is damaged: {file}: {what}. {self._remedy(shard)}"
+        )
+
+    def _remedy(self, shard: int) -> str:
+        return f"Delete {self._mark_path(shard)} and run again to make shard {shard} anew."
+
+    def _mark(self, shard: int) -> dict[str, Any]:
+        mark: dict[str, Any] = read_json(self._mark_path(shard))
+        return mark
+
+    def _mark_path(self, shard: int) -> Path:
+        return self.path / "done" / f"{shard:05d}.json"
+
+    def _rows_path(self, shard: int) -> Path:
+        return self.path / "rows" / f"{shard:05d}.npz"
+
+
+class _GradientArray:
+    """The store as Dask sees an array: a shape, a type, and slices read on demand."""
+
+    ndim = 2
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self.shape = store.shape
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = key
+        return self.store.gradients(columns, rows)
+
+
+def _lay_out(folder: Path, facts: StoreFacts, column_weights: Any) -> None:
+    """Everything a store has before its first shard."""
+    weights = np.ones(facts.p) if column_weights is None else np.asarray(column_weights, float)
+    if weights.shape != (facts.p,):
+        raise InputError(f"column_weights must have shape ({facts.p},), got {weights.shape}.")
+    for name in ("rows", "done"):
+        (folder / name).mkdir(parents=True)
+    np.save(folder / "column_weights.npy", weights)
+    attributes = {"dtype": facts.dtype, "scale": facts.scale, "outputs": facts.outputs}
+    create_zarr_array(folder / "features", facts.layout, facts.n * facts.outputs, attributes)
+    write_json(folder / "store.json", asdict(facts))
+
+
+def _refuse_shape(what: str, found: Sequence[int], wanted: tuple[int, ...]) -> None:
+    if tuple(found) != wanted:
+        raise InputError(f"{what} must have shape {wanted}, got {tuple(found)}.")
+
+
+def _publish(path: Path, content: Any) -> dict[str, Any]:
+    """Write a file in one step; its size and digest for the done mark."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
