@@ -1,0 +1,126 @@
+"""``report.html`` and ``report.md`` of one run, and the page that compares several."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pipeline.artefact import atomic_path
+from pipeline.report import results, words
+from pipeline.report.figures import Drawn, all_figures, comparison_figure
+from pipeline.report.record import Run, read_run, short_digest, split_label
+from pipeline.report.svg import inline_svg, png_file, svg_file
+from pipeline.types import InputError
+
+FIGURES = "figures"
+
+
+def build_report(folder: Path) -> Path:
+    """Write ``report.md``, ``report.html`` and ``figures/`` into a run folder; the page's path.
+
+    A run that is not finished gets its report too: what is missing stands in it, with the reason.
+    """
+    run = read_run(folder)
+    figures = all_figures(run)
+    for drawn in figures:
+        _write(folder / FIGURES / f"{drawn.name}.svg", svg_file(drawn.figure, drawn.name))
+        _write(folder / FIGURES / f"{drawn.name}.png", png_file(drawn.figure))
+    content = _content(run, figures)
+    _write(folder / "report.md", _environment().get_template("report.md.j2").render(content))
+    page = folder / "report.html"
+    _write(page, _environment().get_template("report.html.j2").render(content))
+    return page
+
+
+def compare(folders: Sequence[Path], page: Path) -> Path:
+    """Write one page that sets several runs side by side; the page's path.
+
+    Runs on different benchmarks are refused: their accuracies do not compare.
+    """
+    runs = [read_run(folder) for folder in folders]
+    benchmarks = sorted({run.benchmark for run in runs})
+    if len(benchmarks) != 1:
+        raise InputError(
+            f"runs to compare must share one benchmark, found {', '.join(benchmarks) or 'no run'}. "
+            "Compare them in groups."
+        )
+    figure = comparison_figure(runs)
+    content = {
+        "benchmark": benchmarks[0],
+        "table": results.comparison_table(runs),
+        "figures": [_element(figure)] if figure else [],
+        "runs": [(run, str(run.folder)) for run in runs],
+        "selections": sorted({run.selection for run in runs}),
+        "missing": [f"{run.name}: {sentence}" for run in runs for sentence in run.missing],
+    }
+    _write(page, _environment().get_template("compare.html.j2").render(content))
+    return page
+
+
+def _content(run: Run, figures: Sequence[Drawn]) -> dict[str, Any]:
+    return {
+        "run": run,
+        "headline": words.headline(run),
+        "table": results.results_table(run),
+        "calibration": results.calibration_table(run),
+        "figures": [_element(figure) for figure in figures],
+        "certificates": [(m.label, words.certificate(m)) for m in run.methods if m.fit],
+        "temperatures": [(m.label, m.temperature) for m in run.methods if m.temperature],
+        "stages": _stages(run),
+        "config_text": _text(run.folder / "config.yaml"),
+        "facts": words.facts(run),
+        "provenance": [
+            (path, short_digest(value), json.dumps(value, indent=2, ensure_ascii=False))
+            for path, value in run.provenance.items()
+        ],
+        "selection_label": split_label(run.selection),
+    }
+
+
+def _element(drawn: Drawn) -> dict[str, Any]:
+    svg = Markup(inline_svg(drawn.figure, drawn.name, drawn.title))
+    file = f"{FIGURES}/{drawn.name}.svg"
+    return {"title": drawn.title, "caption": drawn.caption, "svg": svg, "file": file}
+
+
+def _stages(run: Run) -> list[dict[str, Any]]:
+    """Each stage's seconds, their share of the longest, and its other figures in words."""
+    longest = max((facts.get("seconds") or 0.0 for facts in run.timing.values()), default=0.0)
+    return [
+        {
+            "name": stage,
+            "seconds": float(facts.get("seconds") or 0.0),
+            "share": 100.0 * float(facts.get("seconds") or 0.0) / longest if longest else 0.0,
+            "details": [
+                words.quantity(key, value)
+                for key, value in facts.items()
+                if key != "seconds" and isinstance(value, int | float | str)
+            ],
+        }
+        for stage, facts in run.timing.items()
+    ]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.report"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["duration"] = words.duration
+    return environment
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    with atomic_path(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,0 +1,221 @@
+"""The report's figures, drawn by matplotlib: one small figure an idea, legible at phone width.
+
+Hues are Okabe and Ito's, told apart by the colour-blind; marker and dash repeat what the hue says.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.report.record import Method, Run, split_label
+from pipeline.report.results import METRIC_LABELS, PERCENT, PUBLISHED
+
+INK, MUTED, GRID = "#1a1c1f", "#5d636b", "#d9dce0"
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#e69f00",
+    "#cc79a7",
+    "#56b4e9",
+)
+HUES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SPLIT_STYLE = {
+    "val": (MUTED, (0, (1, 1.4)), "^"),
+    "id_test": (BLUE, "-", "o"),
+    "ood_test": (VERMILLION, (0, (5, 1.6)), "s"),
+}
+OTHER_STYLE = [
+    (GREEN, (0, (3, 1, 1, 1)), "D"),
+    (PURPLE, (0, (6, 1, 1, 1)), "v"),
+    (ORANGE, "-", "P"),
+]
+
+# Typed loosely: the stubs want every key as a literal.
+STYLE: Any = {
+    "font.size": 9.5,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "lines.linewidth": 1.7,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",
+    "savefig.facecolor": "none",
+}
+WIDTH, HEIGHT = 4.9, 3.35
+"""Inches: 353 points wide, so that a phone shows the letters at about their printed size."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with the words around it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def all_figures(run: Run) -> list[Drawn]:
+    """Every figure that the run's artefacts allow."""
+    drawn = [shift_figure(run)] if run.metric == "accuracy" else []
+    for method in run.methods:
+        drawn += [iterations_figure(run, method), ridge_figure(run, method)]
+    return [figure for figure in drawn if figure is not None]
+
+
+def shift_figure(run: Run) -> Drawn | None:
+    """OOD accuracy over ID accuracy, one point a method with its standard errors."""
+    return _shift([(method.label, method) for method in run.methods], run.benchmark)
+
+
+def comparison_figure(runs: Sequence[Run]) -> Drawn | None:
+    """OOD accuracy over ID accuracy of every method of several runs."""
+    points = [(f"{run.name}: {method.label}", method) for run in runs for method in run.methods]
+    return _shift(points, runs[0].benchmark) if runs[0].metric == "accuracy" else None
+
+
+def _shift(points: Sequence[tuple[str, Method]], benchmark: str) -> Drawn | None:
+    both = [(label, m) for label, m in points if {"id_test", "ood_test"} <= set(m.splits)]
+    if not both:
+        return None
+    with mpl.rc_context(STYLE):
+        figure, axes = _new(extra=0.2 * max(0, len(both) - 4) / 2)
+        for index, (label, method) in enumerate(both):
+            x, y = method.splits["id_test"], method.splits["ood_test"]
+            axes.errorbar(
+                100 * x["accuracy"],
+                100 * y["accuracy"],
+                xerr=100 * x["stderr"],
+                yerr=100 * y["stderr"],
+                fmt=MARKERS[index % len(MARKERS)],
+                color=HUES[index % len(HUES)],
+                markersize=7,
+                elinewidth=1.3,
+                label=label,
+            )
+        published = PUBLISHED.get(benchmark, {})
+        if published:
+            xs, ys = zip(*published.values(), strict=True)
+            axes.plot(xs, ys, "o", mfc="none", mec=MUTED, label="published (poster)")
+        axes.margins(0.12)
+        axes.set_xlabel(f"{split_label('id_test')} accuracy, %")
+        axes.set_ylabel(f"{split_label('ood_test')} accuracy, %")
+        _legend(figure, axes)
+    caption = "Each point is a method; bars are one standard error in either direction."
+    return Drawn("shift", "Under shift against in distribution", caption, figure)
+
+
+def iterations_figure(run: Run, method: Method) -> Drawn | None:
+    """Accuracy over the iterations of a fit, every split, with the selected iteration marked."""
+    curve = method.fit.get("curve")
+    if not curve or not curve.get("iterations"):
+        return None
+    selected = (method.selected or {}).get("iterations")
+    figure = _curve(
+        curve["iterations"], curve["splits"], selected, "iteration", run.metric, base=10
+    )
+    caption = _caption(run, "chosen stopping time" if selected else "")
+    return Drawn(f"iterations-{method.name}", f"{method.label}: over iterations", caption, figure)
+
+
+def ridge_figure(run: Run, method: Method) -> Drawn | None:
+    """Accuracy over the ridge, every split, with the selected ridge marked."""
+    curve = method.fit.get("ridge_curve") or _path_curve(method.fit.get("ridge_path"), run.metric)
+    if not curve or len(curve["ridges"]) < 2:
+        return None
+    chosen = method.selected or {}
+    inverse = "C" in chosen
+    selected = 1.0 / chosen["C"] if inverse else chosen.get("ridge")
+    label = "L2 strength 1/C" if inverse else str(curve.get("label") or "ridge")
+    figure = _curve(curve["ridges"], curve["splits"], selected, label, run.metric, base=10)
+    caption = _caption(run, "chosen strength" if selected else "")
+    title = f"{method.label}: over regularization"
+    return Drawn(f"ridge-{method.name}", title, caption, figure)
+
+
+def _curve(
+    xs: Sequence[float],
+    splits: Mapping[str, Sequence[float]],
+    selected: float | None,
+    label: str,
+    metric: str,
+    base: int,
+) -> Figure:
+    unit = 100.0 if metric in PERCENT else 1.0
+    order = np.argsort(np.asarray(xs, dtype=float), kind="stable")
+    x = np.asarray(xs, dtype=float)[order]
+    chosen = None if selected is None else int(np.argmin(np.abs(x - float(selected))))
+    with mpl.rc_context(STYLE):
+        figure, axes = _new()
+        if chosen is not None:
+            axes.axvline(x[chosen], color=MUTED, linewidth=0.9)
+        for split, hue, dash, marker in _styled(splits):
+            y = unit * np.abs(np.asarray(splits[split], dtype=float)[order])
+            axes.plot(x, y, color=hue, linestyle=dash, label=split_label(split))
+            if chosen is not None:
+                axes.plot(x[chosen], y[chosen], marker, color=hue, markersize=6.5)
+        if (x > 0).all():
+            axes.set_xscale("log", base=base)
+        elif x.max() > 20:
+            axes.set_xscale("symlog", base=base, linthresh=1.0)
+        axes.set_xlabel(label)
+        axes.set_ylabel(METRIC_LABELS.get(metric, metric))
+        _legend(figure, axes)
+    return figure
+
+
+def _styled(splits: Mapping[str, Any]) -> list[tuple[str, str, Any, str]]:
+    others = iter(OTHER_STYLE * (1 + len(splits) // len(OTHER_STYLE)))
+    known = [(s, *SPLIT_STYLE[s]) for s in SPLIT_STYLE if s in splits]
+    return known + [(s, *next(others)) for s in splits if s not in SPLIT_STYLE]
+
+
+def _path_curve(path: Sequence[Mapping[str, Any]] | None, metric: str) -> dict[str, Any] | None:
+    """The validation curve inside a ridge path, for fits without one over every split."""
+    points = [p for p in path or () if (p.get("val") or {}).get(metric) is not None]
+    if not points:
+        return None
+    values = [point["val"][metric] for point in points]
+    return {"ridges": [point["ridge"] for point in points], "splits": {"val": values}}
+
+
+def _caption(run: Run, mark: str) -> str:
+    if not mark:
+        return ""
+    split = split_label(run.selection)
+    return f"The line marks the {mark}, on {split}; test curves were computed afterwards."
+
+
+def _new(extra: float = 0.0) -> tuple[Figure, Axes]:
+    """An empty figure, ``extra`` inches higher where its legend is long."""
+    figure = Figure(figsize=(WIDTH, HEIGHT + extra), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """A legend above the axes: it never covers a curve."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels)) > 14 or len(labels) == 4 else 3
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.2)

@@ -1,0 +1,195 @@
+"""A run's artefacts as one record, with what is missing and why.
+
+Whatever has been finished is read; nothing is computed again and nothing is required but the
+folder itself, for a half-finished run deserves a report too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.artefact import PROVENANCE, digest, read_json
+from pipeline.config import read_yaml
+from pipeline.runs import RunFolder
+from pipeline.types import InputError
+
+METHOD_LABELS = {
+    "scratch": "From scratch",
+    "linear_probe": "Linear probing",
+    "linear_probe_ridge": "Linear probing (ridge)",
+    "finetune": "Fine-tuning",
+    "lp_ft": "LP-FT",
+    "entk_early_stopping": "eNTK, early stopping",
+    "entk": "eNTK, converged",
+}
+"""Known methods in the order of the poster's table; others follow under their own name."""
+
+SPLIT_LABELS = {"val": "Validation", "id_test": "ID test", "ood_test": "OOD test"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is known of one method."""
+
+    name: str
+    selected: dict[str, Any] | None = None
+    splits: dict[str, dict[str, float]] = field(default_factory=dict)
+    temperature: float | None = None
+    fit: dict[str, Any] = field(default_factory=dict)
+    """``fit.json``, with the curves that were computed after the choice."""
+    missing: str | None = None
+    """Why it has no metrics."""
+
+    @property
+    def label(self) -> str:
+        """The name as the table prints it."""
+        return METHOD_LABELS.get(self.name, self.name.replace("_", " "))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the report shows of one run folder."""
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    timing: dict[str, dict[str, Any]]
+    versions: dict[str, Any]
+    methods: list[Method]
+    provenance: dict[str, dict[str, Any]]
+    """Provenance of each finished artefact, by its path inside the folder."""
+    missing: list[str]
+    """One sentence for each piece that is not there: what, and why."""
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.config.get("name") or self.folder.resolve().name)
+
+    @property
+    def benchmark(self) -> str:
+        """The benchmark's kind."""
+        declared = self.config.get("benchmark") or {}
+        return str(self.metrics.get("benchmark") or declared.get("kind") or "unknown benchmark")
+
+    @property
+    def selection(self) -> str:
+        """The split on which hyperparameters were chosen."""
+        chosen = self.metrics.get("selection") or {}
+        return str(chosen.get("split") or self.config.get("selection") or "val")
+
+    @property
+    def metric(self) -> str:
+        """The leading metric: ``accuracy`` or ``mse``."""
+        return str((self.metrics.get("selection") or {}).get("metric") or "accuracy")
+
+    @property
+    def splits(self) -> list[str]:
+        """Every split that some method was scored on, validation first and shifts last."""
+        return ordered_splits({split for method in self.methods for split in method.splits})
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """Warnings and remarks of the fits, as (method's label, remark)."""
+        return [(m.label, str(note)) for m in self.methods for note in m.fit.get("notes") or ()]
+
+
+def read_run(folder: Path) -> Run:
+    """The record of one run folder."""
+    paths = RunFolder(folder)
+    if not (paths.config.is_file() or paths.metrics.is_file()):
+        raise InputError(
+            f"{folder} is no run folder: it holds neither config.yaml nor metrics.json. "
+            "Give the folder that `entk run` printed."
+        )
+    missing: list[str] = []
+    config = _read(paths.config, read_yaml, missing, "the config cannot be shown")
+    metrics = _read(paths.metrics, read_json, missing, "evaluation has not run, no cell is filled")
+    timing = _read(paths.timing, read_json, missing, "no stage has finished")
+    versions = _read(paths.versions, read_json, missing, "versions and hardware are unknown")
+    methods = _methods(paths, config, metrics)
+    missing += _missing_cells(methods) if metrics else []
+    provenance = {
+        str(file.parent.relative_to(folder)): read_json(file)
+        for file in sorted(folder.glob(f"**/{PROVENANCE}"))
+        if ".partial" not in str(file)
+    }
+    return Run(folder, config, metrics, timing, versions, methods, provenance, missing)
+
+
+def ordered_splits(splits: set[str]) -> list[str]:
+    """Validation, ID test, OOD test, then the other splits by name."""
+    known = list(SPLIT_LABELS)
+    return sorted(splits, key=lambda s: (known.index(s) if s in known else len(known), s))
+
+
+def split_label(split: str) -> str:
+    """A split's name as a column heads it."""
+    if split in SPLIT_LABELS:
+        return SPLIT_LABELS[split]
+    words = split.removeprefix("ood_").replace("_", " ")
+    return f"OOD {words}" if split.startswith("ood_") else words.capitalize()
+
+
+def short_digest(provenance: Mapping[str, Any]) -> str:
+    """The first twelve digits of a provenance's SHA-256."""
+    return digest(provenance)[:12]
+
+
+def _read(path: Path, reader: Any, missing: list[str], consequence: str) -> dict[str, Any]:
+    if path.is_file():
+        return dict(reader(path))
+    missing.append(f"{path.name} is not there: {consequence}.")
+    return {}
+
+
+def _methods(
+    paths: RunFolder, config: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> list[Method]:
+    scored = metrics.get("methods") or {}
+    fitted = {file.parent.name for file in (paths.path / "fit").glob("*/fit.json")}
+    wanted = {_kind(baseline) for baseline in config.get("baselines") or ()}
+    order = list(METHOD_LABELS)
+    names = sorted(
+        {*scored, *fitted, *wanted}, key=lambda n: (order.index(n) if n in order else len(order), n)
+    )
+    return [_method(paths, name, scored.get(name), name in fitted) for name in names]
+
+
+def _method(
+    paths: RunFolder, name: str, scored: Mapping[str, Any] | None, is_fitted: bool
+) -> Method:
+    fit = read_json(paths.fit(name) / "fit.json") if is_fitted else {}
+    for file in sorted(paths.curves(name).glob("*.json")):
+        if file.name != PROVENANCE:
+            fit = {**fit, **read_json(file)}
+    if scored is None:
+        reason = fit.get("reason") or fit.get("status")
+        reason = reason or ("fitted, not evaluated yet" if is_fitted else "not run yet")
+        return Method(name, selected=fit.get("selected"), fit=fit, missing=str(reason))
+    return Method(
+        name,
+        selected=scored.get("selected") or fit.get("selected"),
+        splits=dict(scored.get("splits") or {}),
+        temperature=scored.get("temperature"),
+        fit=fit,
+        missing=scored.get("missing"),
+    )
+
+
+def _missing_cells(methods: list[Method]) -> list[str]:
+    splits = ordered_splits({split for method in methods for split in method.splits})
+    sentences = []
+    for method in methods:
+        if method.missing:
+            sentences.append(f"{method.label}: {method.missing}.")
+            continue
+        absent = [split_label(split) for split in splits if split not in method.splits]
+        if absent:
+            sentences.append(f"{method.label}: no predictions on {', '.join(absent)}.")
+    return sentences
+
+
+def _kind(baseline: Any) -> str:
+    return str(baseline.get("kind")) if isinstance(baseline, Mapping) else str(baseline)

@@ -1,0 +1,166 @@
+"""The table of results as values, rendered by HTML, Markdown and the terminal alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.report.record import METHOD_LABELS, Method, Run, ordered_splits, split_label
+from pipeline.report.words import described
+
+LOWER_IS_BETTER = frozenset({"nll", "nll_raw", "ece", "ece_raw", "brier", "mse"})
+PERCENT = frozenset({"accuracy", "balanced_accuracy", "ece", "ece_raw", "coverage"})
+STANDARD_ERRORS = {"accuracy": "stderr", "mse": "stderr", "nll": "nll_stderr"}
+METRIC_LABELS = {
+    "accuracy": "accuracy, %",
+    "balanced_accuracy": "balanced accuracy, %",
+    "nll": "NLL",
+    "nll_raw": "NLL at T = 1",
+    "ece": "ECE, %",
+    "ece_raw": "ECE at T = 1, %",
+    "brier": "Brier",
+    "mse": "MSE",
+    "coverage": "coverage, %",
+}
+
+PUBLISHED = {
+    "living17": {
+        "scratch": (92.4, 58.2),
+        "linear_probe": (96.5, 82.2),
+        "finetune": (97.1, 77.7),
+        "entk_early_stopping": (97.4, 81.2),
+        "entk": (97.1, 81.3),
+    }
+}
+"""ID and OOD accuracy in percent as the poster prints them, per benchmark."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table."""
+
+    text: str
+    stderr: str = ""
+    """Its standard error, in the same unit; empty where there is none."""
+    best: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.text} ± {self.stderr}" if self.stderr else self.text
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric on one split."""
+
+    split: str
+    metric: str
+    n: int | None
+
+    @property
+    def label(self) -> str:
+        """Heading, such as ``OOD test``."""
+        return split_label(self.split)
+
+    @property
+    def unit(self) -> str:
+        """What is counted, such as ``accuracy, %``."""
+        return METRIC_LABELS.get(self.metric, self.metric)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method."""
+
+    label: str
+    detail: str
+    """What was selected, or why the row is empty."""
+    cells: list[Cell]
+    is_ours: bool = False
+    is_published: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, rows of this run, and rows published elsewhere."""
+
+    columns: list[Column]
+    rows: list[Row]
+    published: list[Row]
+
+
+EMPTY = Cell("—")
+
+
+def results_table(run: Run) -> Table:
+    """The leading metric of every method on every split, the best of each split marked."""
+    splits = [s for s in run.splits if s != "val" or run.splits == ["val"]]
+    columns = [Column(split, run.metric, _rows_of([run], split)) for split in splits]
+    return Table(columns, _rows([run], columns), published_rows(run.benchmark, columns))
+
+
+def calibration_table(run: Run) -> Table:
+    """Likelihood and calibration of every method on the test splits."""
+    names = ("nll", "ece", "brier") if run.metric == "accuracy" else ("nll", "coverage")
+    splits = [s for s in run.splits if s != "val"]
+    columns = [Column(split, name, _rows_of([run], split)) for split in splits for name in names]
+    return Table(columns, _rows([run], columns), [])
+
+
+def published_rows(benchmark: str, columns: list[Column]) -> list[Row]:
+    """The poster's rows for this benchmark, where it has any."""
+    values = PUBLISHED.get(benchmark, {})
+    rows = []
+    for name, (id_test, ood_test) in values.items():
+        known = {"id_test": f"{id_test:.1f}", "ood_test": f"{ood_test:.1f}"}
+        cells = [Cell(known[c.split]) if c.split in known else EMPTY for c in columns]
+        rows.append(Row(METHOD_LABELS[name], "published", cells, is_published=True))
+    return rows
+
+
+def number(value: float, metric: str) -> str:
+    """A metric's value in the unit of its column."""
+    return f"{100.0 * value:.1f}" if metric in PERCENT else f"{value:.3f}"
+
+
+def comparison_table(runs: Sequence[Run]) -> Table:
+    """Every method of every run on every test split, one row each; the best of all marked."""
+    splits = ordered_splits({s for run in runs for s in run.splits} - {"val"})
+    columns = [Column(s, runs[0].metric, _rows_of(runs, s)) for s in splits]
+    return Table(columns, _rows(runs, columns), published_rows(runs[0].benchmark, columns))
+
+
+def _rows(runs: Sequence[Run], columns: list[Column]) -> list[Row]:
+    methods = [method for run in runs for method in run.methods]
+    best = {column: _best(methods, column) for column in columns}
+    rows = []
+    for run in runs:
+        for method in run.methods:
+            cells = [_cell(method, column, best[column]) for column in columns]
+            detail = method.missing or described(method.selected)
+            label = method.label if len(runs) == 1 else f"{run.name}: {method.label}"
+            rows.append(Row(label, detail, cells, is_ours=method.name.startswith("entk")))
+    return rows
+
+
+def _cell(method: Method, column: Column, best: float | None) -> Cell:
+    value = method.splits.get(column.split, {}).get(column.metric)
+    if value is None:
+        return EMPTY
+    stderr = method.splits[column.split].get(STANDARD_ERRORS.get(column.metric, ""))
+    return Cell(
+        number(value, column.metric),
+        "" if stderr is None else number(stderr, column.metric),
+        best=value == best,
+    )
+
+
+def _best(methods: list[Method], column: Column) -> float | None:
+    found = [m.splits[column.split].get(column.metric) for m in methods if column.split in m.splits]
+    values = [value for value in found if value is not None]
+    if len(values) < 2 or column.metric == "coverage":
+        return None
+    return min(values) if column.metric in LOWER_IS_BETTER else max(values)
+
+
+def _rows_of(runs: Sequence[Run], split: str) -> int | None:
+    """The split's number of samples, where all agree on it."""
+    counts = {m.splits[split].get("n") for run in runs for m in run.methods if split in m.splits}
+    return int(counts.pop() or 0) or None if len(counts) == 1 else None

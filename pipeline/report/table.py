@@ -1,0 +1,42 @@
+"""The table of results for the terminal."""
+
+from pathlib import Path
+
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from pipeline.report.record import Run, read_run
+from pipeline.report.results import Cell, Row, results_table
+
+
+def terminal_table(run: Run | Path) -> RichTable:
+    """Every method's leading metric per split with ± one standard error; the best is bold."""
+    run = read_run(run) if isinstance(run, Path) else run
+    table = results_table(run)
+    rendered = RichTable(
+        title=f"{run.name} · {run.benchmark}",
+        caption=f"chosen on {run.selection}; ± one standard error; bold: best of its column",
+        box=box.SIMPLE_HEAD,
+        title_style="bold",
+    )
+    rendered.add_column("method", no_wrap=True)
+    for column in table.columns:
+        n = f"\nn = {column.n:,}" if column.n is not None else ""
+        rendered.add_column(f"{column.label}\n{column.unit}{n}", justify="right", no_wrap=True)
+    rendered.add_column("selected", style="dim")
+    for row in table.rows:
+        rendered.add_row(row.label, *map(_text, row.cells), row.detail)
+    if table.published:
+        rendered.add_section()
+        for row in table.published:
+            rendered.add_row(*_published(row), style="dim")
+    return rendered
+
+
+def _text(cell: Cell) -> Text:
+    return Text(str(cell), style="bold green" if cell.best else "")
+
+
+def _published(row: Row) -> list[str]:
+    return [row.label, *(str(cell) for cell in row.cells), row.detail]

@@ -1,0 +1,151 @@
+"""A synthetic run folder that holds every artefact the report reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.artefact import write_json
+from pipeline.config import write_yaml
+
+N = {"val": 2000, "id_test": 3000, "ood_test": 3000}
+ACCURACY = {
+    "linear_probe": (0.395, 0.402, 0.298),
+    "finetune": (0.622, 0.627, 0.373),
+    "scratch": (0.440, 0.443, 0.292),
+    "entk": (0.641, 0.644, 0.376),
+    "entk_early_stopping": (0.640, 0.642, 0.379),
+}
+
+
+def scored(share: float, n: int) -> dict[str, float]:
+    return {
+        "n": n,
+        "accuracy": share,
+        "balanced_accuracy": share,
+        "nll": 2.4 - 2.0 * share,
+        "nll_raw": 2.9,
+        "brier": 1.0 - share,
+        "ece": 0.02 + 0.1 * (1 - share),
+        "ece_raw": 0.3,
+        "stderr": float(np.sqrt(share * (1 - share) / n)),
+        "nll_stderr": 0.02,
+    }
+
+
+def curve(xs: np.ndarray, peak: float, tops: tuple[float, float, float]) -> dict[str, list[float]]:
+    bump = np.exp(-0.5 * ((np.log10(xs) - np.log10(peak)) / 2.0) ** 2)
+    return {
+        split: (top * (0.35 + 0.65 * bump)).round(4).tolist()
+        for split, top in zip(N, tops, strict=True)
+    }
+
+
+def fits() -> dict[str, dict[str, Any]]:
+    iterations = np.unique(np.geomspace(1, 2000, 40).round()).astype(int)
+    ridges = np.geomspace(1e-6, 1e1, 30)
+    kernel_certificate = {
+        "converged": True,
+        "residual": 3.1e-7,
+        "iterations": 412,
+        "precision": "float64",
+    }
+    return {
+        "entk": {
+            "selected": {"ridge": 0.003, "stopping": "converged", "iterations": 412},
+            "certificate": kernel_certificate,
+            "ridge_path": [{"ridge": float(r), "val": {"accuracy": 0.6}} for r in ridges],
+            "ridge_curve": {
+                "ridges": ridges.tolist(),
+                "splits": curve(ridges, 3e-3, ACCURACY["entk"]),
+            },
+            "notes": ["the head's own features are 0.4 % of the kernel's trace"],
+        },
+        "entk_early_stopping": {
+            "selected": {"ridge": 1e-5, "stopping": "early", "iterations": 118},
+            "certificate": {**kernel_certificate, "converged": True},
+            "curve": {
+                "iterations": iterations.tolist(),
+                "splits": curve(iterations, 118, ACCURACY["entk_early_stopping"]),
+            },
+        },
+        "linear_probe": {
+            "selected": {"model": "logistic", "C": 0.1},
+            "certificate": {"converged": True, "iterations": 31, "solver": "lbfgs"},
+            "ridge_curve": {
+                "ridges": (1 / ridges).tolist(),
+                "splits": curve(1 / ridges, 10.0, ACCURACY["linear_probe"]),
+            },
+        },
+        "finetune": {"selected": {"learning_rate": 0.01, "epoch": 18}, "certificate": {}},
+        "scratch": {"selected": {"learning_rate": 0.03, "epoch": 20}},
+    }
+
+
+def config(name: str, benchmark: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "benchmark": {"kind": benchmark, "path": "/data/cifar100", "seed": 0},
+        "model": {"kind": "cifar_resnet", "depth": 20, "head": {"kind": "random", "seed": 0}},
+        "sketch": {"kind": "uniform", "size": 100000, "seed": 0},
+        "features": {"dtype": "float16", "compute_dtype": "float32", "batch_size": 64},
+        "solver": {"kind": "auto", "ridge": "telescopic", "tol": 1.0e-6},
+        "baselines": ["linear_probe", "finetune", "scratch"],
+        "selection": "val",
+    }
+
+
+def write_run(
+    folder: Path, *, benchmark: str = "cifar100_superclasses", name: str = "cifar100_superclasses"
+) -> Path:
+    folder.mkdir(parents=True)
+    write_yaml(folder / "config.yaml", config(name, benchmark))
+    methods = {}
+    for method, fit in fits().items():
+        write_json(folder / "fit" / method / "fit.json", fit)
+        write_json(
+            folder / "fit" / method / "provenance.json", {"kernel": "ab12", "method": method}
+        )
+        splits = {
+            split: scored(share, n)
+            for (split, n), share in zip(N.items(), ACCURACY[method], strict=True)
+        }
+        methods[method] = {"selected": fit["selected"], "temperature": 0.071, "splits": splits}
+    metrics = {
+        "benchmark": benchmark,
+        "selection": {"split": "val", "metric": "accuracy"},
+        "methods": methods,
+    }
+    write_json(folder / "metrics.json", metrics)
+    timing = {
+        "features": {
+            "seconds": 412.3,
+            "rows": 13000,
+            "bytes": 2_600_000_000,
+            "rows_per_second": 31.5,
+        },
+        "kernel": {"seconds": 38.1, "bytes": 260_000_000},
+        "fit/entk": {"seconds": 92.7},
+        "finetune": {"seconds": 3912.0, "runs": 6},
+        "evaluate": {"seconds": 1.3},
+    }
+    write_json(folder / "timing.json", timing)
+    versions = {
+        "entk": "0.1.0",
+        "python": "3.11.7",
+        "libraries": {"torch": "2.13.0", "zarr": "3.1.6", "ray": None},
+        "machine": {"system": "Linux-6.1", "cores": 2, "memory_bytes": 8 << 30, "gpus": []},
+        "command": "entk run configs/cifar100_superclasses.yaml",
+    }
+    write_json(folder / "versions.json", versions)
+    return folder
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    def make(folder: str = "run", **options: str) -> Path:
+        return write_run(tmp_path / folder, **options)
+
+    return make
