@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pipeline.artefact import atomic_path
 from pipeline.report import results, words
 from pipeline.report.figures import Drawn, all_figures, comparison_figure
-from pipeline.report.record import Run, read_run, short_digest, split_label
+from pipeline.report.record import Run, read_run, short_digest
 from pipeline.report.svg import inline_svg, png_file, svg_file
 from pipeline.types import InputError
 
@@ -25,6 +25,8 @@ def build_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     figures = all_figures(run)
+    for stale in (folder / FIGURES).glob("*.*"):
+        stale.unlink()
     for drawn in figures:
         _write(folder / FIGURES / f"{drawn.name}.svg", svg_file(drawn.figure, drawn.name))
         _write(folder / FIGURES / f"{drawn.name}.png", png_file(drawn.figure))
@@ -53,7 +55,7 @@ def compare(folders: Sequence[Path], page: Path) -> Path:
         "table": results.comparison_table(runs),
         "figures": [_element(figure)] if figure else [],
         "runs": [(run, str(run.folder)) for run in runs],
-        "selections": sorted({run.selection for run in runs}),
+        "selections": sorted({run.selection_phrase for run in runs}),
         "missing": [f"{run.name}: {sentence}" for run in runs for sentence in run.missing],
     }
     _write(page, _environment().get_template("compare.html.j2").render(content))
@@ -67,8 +69,9 @@ def _content(run: Run, figures: Sequence[Drawn]) -> dict[str, Any]:
         "table": results.results_table(run),
         "calibration": results.calibration_table(run),
         "figures": [_element(figure) for figure in figures],
-        "certificates": [(m.label, words.certificate(m)) for m in run.methods if m.fit],
-        "temperatures": [(m.label, m.temperature) for m in run.methods if m.temperature],
+        "certificates": [
+            (m.label, words.certificate(m)) for m in run.methods if m.fit.get("certificate")
+        ],
         "stages": _stages(run),
         "config_text": _text(run.folder / "config.yaml"),
         "facts": words.facts(run),
@@ -76,7 +79,6 @@ def _content(run: Run, figures: Sequence[Drawn]) -> dict[str, Any]:
             (path, short_digest(value), json.dumps(value, indent=2, ensure_ascii=False))
             for path, value in run.provenance.items()
         ],
-        "selection_label": split_label(run.selection),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from pipeline.report.record import Method, Run, split_label
@@ -39,7 +40,7 @@ OTHER_STYLE = [
 
 # Typed loosely: the stubs want every key as a literal.
 STYLE: Any = {
-    "font.size": 9.5,
+    "font.size": 10,
     "font.family": "sans-serif",
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -59,12 +60,15 @@ STYLE: Any = {
     "ytick.labelcolor": MUTED,
     "lines.linewidth": 1.7,
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": 9.5,
     "svg.fonttype": "none",
+    "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-WIDTH, HEIGHT = 4.9, 3.35
-"""Inches: 353 points wide, so that a phone shows the letters at about their printed size."""
+WIDTH, HEIGHT = 4.6, 3.25
+"""Inches: 331 points wide, so that a phone shows the letters at their printed size."""
+
+PUBLISHED_LABEL = "published (poster)"
 
 
 @dataclass(frozen=True)
@@ -87,44 +91,64 @@ def all_figures(run: Run) -> list[Drawn]:
 
 def shift_figure(run: Run) -> Drawn | None:
     """OOD accuracy over ID accuracy, one point a method with its standard errors."""
-    return _shift([(method.label, method) for method in run.methods], run.benchmark)
+    methods = [method for method in run.methods if {"id_test", "ood_test"} <= set(method.splits)]
+    if not methods:
+        return None
+    with mpl.rc_context(STYLE):
+        figure, axes = _new(extra=0.1 * max(0, len(methods) - 4))
+        for index, method in enumerate(methods):
+            marker = MARKERS[index % len(MARKERS)]
+            _point(axes, method, HUES[index % len(HUES)], marker).set_label(method.label)
+        _finish_shift(figure, axes, run.benchmark)
+    caption = "Each point is a method; bars are one standard error in either direction."
+    return Drawn("shift", "Under shift against in distribution", caption, figure)
 
 
 def comparison_figure(runs: Sequence[Run]) -> Drawn | None:
-    """OOD accuracy over ID accuracy of every method of several runs."""
-    points = [(f"{run.name}: {method.label}", method) for run in runs for method in run.methods]
-    return _shift(points, runs[0].benchmark) if runs[0].metric == "accuracy" else None
-
-
-def _shift(points: Sequence[tuple[str, Method]], benchmark: str) -> Drawn | None:
-    both = [(label, m) for label, m in points if {"id_test", "ood_test"} <= set(m.splits)]
-    if not both:
+    """OOD accuracy over ID accuracy of several runs: a hue a run, a marker a method."""
+    both = {"id_test", "ood_test"}
+    points = [(run, m) for run in runs for m in run.methods if both <= set(m.splits)]
+    if not points or runs[0].metric != "accuracy":
         return None
+    labels = list(dict.fromkeys(method.label for _, method in points))
+    marker = {label: MARKERS[i % len(MARKERS)] for i, label in enumerate(labels)}
+    hue = {run.folder: HUES[i % len(HUES)] for i, run in enumerate(runs)}
     with mpl.rc_context(STYLE):
-        figure, axes = _new(extra=0.2 * max(0, len(both) - 4) / 2)
-        for index, (label, method) in enumerate(both):
-            x, y = method.splits["id_test"], method.splits["ood_test"]
-            axes.errorbar(
-                100 * x["accuracy"],
-                100 * y["accuracy"],
-                xerr=100 * x["stderr"],
-                yerr=100 * y["stderr"],
-                fmt=MARKERS[index % len(MARKERS)],
-                color=HUES[index % len(HUES)],
-                markersize=7,
-                elinewidth=1.3,
-                label=label,
-            )
-        published = PUBLISHED.get(benchmark, {})
-        if published:
-            xs, ys = zip(*published.values(), strict=True)
-            axes.plot(xs, ys, "o", mfc="none", mec=MUTED, label="published (poster)")
-        axes.margins(0.12)
-        axes.set_xlabel(f"{split_label('id_test')} accuracy, %")
-        axes.set_ylabel(f"{split_label('ood_test')} accuracy, %")
-        _legend(figure, axes)
-    caption = "Each point is a method; bars are one standard error in either direction."
-    return Drawn("shift", "Under shift against in distribution", caption, figure)
+        figure, axes = _new(extra=0.1 * max(0, len(labels) + len(runs) - 4))
+        for run, method in points:
+            _point(axes, method, hue[run.folder], marker[method.label])
+        for run in runs:
+            axes.plot([], [], "_", mew=5, ms=11, color=hue[run.folder], label=run.name)
+        for label in labels:
+            axes.plot([], [], marker[label], color=MUTED, label=label)
+        _finish_shift(figure, axes, runs[0].benchmark)
+    caption = "Hue: run; marker: method. Bars are one standard error in either direction."
+    return Drawn("comparison", "Under shift against in distribution", caption, figure)
+
+
+def _point(axes: Axes, method: Method, hue: str, marker: str) -> ErrorbarContainer:
+    x, y = method.splits["id_test"], method.splits["ood_test"]
+    return axes.errorbar(
+        100 * x["accuracy"],
+        100 * y["accuracy"],
+        xerr=100 * x["stderr"],
+        yerr=100 * y["stderr"],
+        fmt=marker,
+        color=hue,
+        markersize=7,
+        elinewidth=1.3,
+    )
+
+
+def _finish_shift(figure: Figure, axes: Axes, benchmark: str) -> None:
+    published = PUBLISHED.get(benchmark, {})
+    if published:
+        xs, ys = zip(*published.values(), strict=True)
+        axes.plot(xs, ys, "o", mfc="none", mec=MUTED, label=PUBLISHED_LABEL)
+    axes.margins(0.12)
+    axes.set_xlabel(f"{split_label('id_test')} accuracy, %")
+    axes.set_ylabel(f"{split_label('ood_test')} accuracy, %")
+    _legend(figure, axes)
 
 
 def iterations_figure(run: Run, method: Method) -> Drawn | None:
@@ -204,8 +228,7 @@ def _path_curve(path: Sequence[Mapping[str, Any]] | None, metric: str) -> dict[s
 def _caption(run: Run, mark: str) -> str:
     if not mark:
         return ""
-    split = split_label(run.selection)
-    return f"The line marks the {mark}, on {split}; test curves were computed afterwards."
+    return f"The line marks the {mark}, on {run.selection_phrase}; test curves came afterwards."
 
 
 def _new(extra: float = 0.0) -> tuple[Figure, Axes]:
@@ -217,5 +240,14 @@ def _new(extra: float = 0.0) -> tuple[Figure, Axes]:
 def _legend(figure: Figure, axes: Axes) -> None:
     """A legend above the axes: it never covers a curve."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = 2 if max(map(len, labels)) > 14 or len(labels) == 4 else 3
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.2)
+    # Error bars come after lines, whatever was drawn first; published points belong last.
+    order = sorted(range(len(labels)), key=lambda i: labels[i] == PUBLISHED_LABEL)
+    long = max(map(len, labels)) > 14 or len(labels) == 4
+    figure.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="outside upper left",
+        ncols=2 if long else 3,
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )

@@ -80,6 +80,11 @@ class Run:
         return str(chosen.get("split") or self.config.get("selection") or "val")
 
     @property
+    def selection_phrase(self) -> str:
+        """The selection split as a sentence names it."""
+        return f"the {split_label(self.selection).replace('Validation', 'validation')} split"
+
+    @property
     def metric(self) -> str:
         """The leading metric: ``accuracy`` or ``mse``."""
         return str((self.metrics.get("selection") or {}).get("metric") or "accuracy")

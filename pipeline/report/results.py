@@ -1,7 +1,7 @@
 """The table of results as values, rendered by HTML, Markdown and the terminal alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.report.record import METHOD_LABELS, Method, Run, ordered_splits, split_label
 from pipeline.report.words import described
@@ -101,7 +101,11 @@ def calibration_table(run: Run) -> Table:
     names = ("nll", "ece", "brier") if run.metric == "accuracy" else ("nll", "coverage")
     splits = [s for s in run.splits if s != "val"]
     columns = [Column(split, name, _rows_of([run], split)) for split in splits for name in names]
-    return Table(columns, _rows([run], columns), [])
+    rows = [
+        replace(row, detail=method.missing or _temperature(method))
+        for method, row in zip(run.methods, _rows([run], columns), strict=True)
+    ]
+    return Table(columns, rows, [])
 
 
 def published_rows(benchmark: str, columns: list[Column]) -> list[Row]:
@@ -111,7 +115,7 @@ def published_rows(benchmark: str, columns: list[Column]) -> list[Row]:
     for name, (id_test, ood_test) in values.items():
         known = {"id_test": f"{id_test:.1f}", "ood_test": f"{ood_test:.1f}"}
         cells = [Cell(known[c.split]) if c.split in known else EMPTY for c in columns]
-        rows.append(Row(METHOD_LABELS[name], "published", cells, is_published=True))
+        rows.append(Row(METHOD_LABELS[name], "published (poster)", cells, is_published=True))
     return rows
 
 
@@ -128,16 +132,24 @@ def comparison_table(runs: Sequence[Run]) -> Table:
 
 
 def _rows(runs: Sequence[Run], columns: list[Column]) -> list[Row]:
-    methods = [method for run in runs for method in run.methods]
-    best = {column: _best(methods, column) for column in columns}
+    """One row a method of one run; of several runs, one a method and run, methods together."""
+    pairs = [(run, method) for run in runs for method in run.methods]
+    if len(runs) > 1:
+        labels = list(dict.fromkeys(method.label for _, method in pairs))
+        pairs.sort(key=lambda pair: labels.index(pair[1].label))
+    best = {column: _best([method for _, method in pairs], column) for column in columns}
     rows = []
-    for run in runs:
-        for method in run.methods:
-            cells = [_cell(method, column, best[column]) for column in columns]
-            detail = method.missing or described(method.selected)
-            label = method.label if len(runs) == 1 else f"{run.name}: {method.label}"
-            rows.append(Row(label, detail, cells, is_ours=method.name.startswith("entk")))
+    for run, method in pairs:
+        words = [run.name] if len(runs) > 1 else []
+        words.append(method.missing or described(method.selected))
+        cells = [_cell(method, column, best[column]) for column in columns]
+        detail = " · ".join(word for word in words if word)
+        rows.append(Row(method.label, detail, cells, is_ours=method.name.startswith("entk")))
     return rows
+
+
+def _temperature(method: Method) -> str:
+    return "" if method.temperature is None else f"T = {method.temperature:.3g}"
 
 
 def _cell(method: Method, column: Column, best: float | None) -> Cell:

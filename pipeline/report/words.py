@@ -20,8 +20,10 @@ def described(selected: Mapping[str, Any] | None) -> str:
             words.append(_stopping(selected))
         elif isinstance(value, bool):
             words += [key.replace("_", " ")] if value else []
+        elif key == "model":
+            words.append(str(value))
         elif isinstance(value, float):
-            words.append(f"{key.replace('_', ' ')} {value:.3g}")
+            words.append(f"{key.replace('_', ' ')} = {value:.3g}")
         elif value is not None:
             words.append(f"{key.replace('_', ' ')} {value}")
     return " · ".join(word for word in words if word)
@@ -37,8 +39,6 @@ def _stopping(selected: Mapping[str, Any]) -> str:
 def certificate(method: Method) -> str:
     """How a fit ended: converged or not, and its other facts."""
     facts = dict(method.fit.get("certificate") or {})
-    if not facts:
-        return "no certificate"
     converged = facts.pop("converged", None)
     words = [] if converged is None else ["converged" if converged else "NOT CONVERGED"]
     return " · ".join(words + [quantity(key, value) for key, value in facts.items()])
@@ -115,7 +115,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Sketch", _inner(run.config.get("sketch"))),
         ("Features", _inner(run.config.get("features"))),
         ("Solver", _inner(run.config.get("solver"))),
-        ("Chosen on", f"{split_label(run.selection)}, by {run.metric}"),
+        ("Chosen on", f"{run.selection_phrase}, by {run.metric}"),
         ("Machine", _machine(machine)),
         ("Code", f"entk {run.versions['entk']}" if "entk" in run.versions else ""),
         ("Command", str(run.versions.get("command") or "")),
@@ -133,7 +133,7 @@ def _inner(options: Any, fallback: str = "") -> str:
         return fallback
     plain = {k: v for k, v in options.items() if not isinstance(v, Mapping | list)}
     kind = str(plain.pop("kind", fallback))
-    words = [f"{k.replace('_', ' ')} {v}" for k, v in plain.items() if v not in (None, False)]
+    words = [quantity(k, v) for k, v in plain.items() if v is not None and v is not False]
     return ", ".join([kind, *words] if kind else words)
 
 

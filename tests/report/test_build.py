@@ -1,0 +1,239 @@
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline.artefact import read_json, write_json
+from pipeline.report.build import build_report, compare
+from pipeline.types import InputError
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Tags, ids and text of a page; refuses tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.count: dict[str, int] = {}
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        self.ids += [value for key, value in attributes if key == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list) -> None:
+        self.ids += [value for key, value in attributes if key == "id"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_holds_table_figures_and_what_was_run_in_one_file(make_run):
+    path = build_report(make_run())
+    assert path.name == "report.html"
+    text = path.read_text()
+    page = Page(text)
+    assert page.count["svg"] == 4
+    assert len(page.ids) == len(set(page.ids))
+    for words in (
+        "64.4",
+        "± 0.9",
+        "n = 3,000",
+        "+24.2",
+        "converged in 412 iterations",
+        "6 min 52 s",
+    ):
+        assert words in page.text
+    assert "the head's own features are 0.4 %" in page.text
+    assert 'class="best">64.4' in text
+    assert "What is missing" not in page.text
+    outside = re.findall(r"""(?:src|href)\s*=\s*["'](?!#|data:)([^"']+)""", text)
+    assert outside == []
+    assert "@import" not in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_equal_runs_give_equal_reports_byte_for_byte(make_run):
+    folder = make_run()
+    first = build_report(folder).read_bytes()
+    assert build_report(folder).read_bytes() == first
+
+
+def test_markdown_has_one_cell_a_column_and_marks_the_best(make_run):
+    folder = make_run()
+    build_report(folder)
+    lines = (folder / "report.md").read_text().splitlines()
+    table = lines[lines.index("## Results") + 2 :]
+    table = table[: table.index("")]
+    assert len({line.count("|") for line in table}) == 1
+    assert any("**64.4 ± 0.9**" in line for line in table)
+    for link in re.findall(r"\]\((figures/[^)]+)\)", "\n".join(lines)):
+        assert (folder / link).is_file()
+        assert (folder / link).with_suffix(".png").is_file()
+
+
+def test_published_rows_stand_beside_living17_and_nowhere_else(make_run):
+    living = build_report(make_run("a", benchmark="living17")).read_text()
+    other = build_report(make_run("b")).read_text()
+    assert "97.4" in living
+    assert "published (poster)" in living
+    assert "published (poster)" not in other
+
+
+def test_the_selection_on_test_data_is_printed_as_such(make_run):
+    folder = make_run()
+    metrics = read_json(folder / "metrics.json")
+    metrics["selection"]["split"] = "id_test"
+    write_json(folder / "metrics.json", metrics)
+    assert "optimistic" in build_report(folder).read_text()
+
+
+def test_a_half_finished_run_says_which_cells_are_missing_and_why(make_run):
+    folder = make_run()
+    metrics = read_json(folder / "metrics.json")
+    metrics["methods"]["finetune"] = {
+        "selected": None,
+        "splits": {},
+        "missing": "every learning rate diverged",
+    }
+    del metrics["methods"]["scratch"]
+    del metrics["methods"]["linear_probe"]["splits"]["ood_test"]
+    write_json(folder / "metrics.json", metrics)
+    shutil.rmtree(folder / "fit" / "scratch")
+    (folder / "timing.json").unlink()
+    text = Page(build_report(folder).read_text()).text
+    for sentence in (
+        "Fine-tuning: every learning rate diverged.",
+        "From scratch: not run yet.",
+        "Linear probing: no predictions on OOD test.",
+        "timing.json is not there: no stage has finished.",
+    ):
+        assert sentence in text
+    assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
+
+
+def test_a_run_without_any_metrics_still_gets_its_report(make_run):
+    folder = make_run()
+    (folder / "metrics.json").unlink()
+    text = Page(build_report(folder).read_text()).text
+    assert "evaluation has not run" in text
+    assert "No method has been evaluated yet" in text
+
+
+def test_an_unconverged_fit_stands_out(make_run):
+    folder = make_run()
+    path = folder / "fit" / "entk" / "fit.json"
+    fit = read_json(path)
+    fit["certificate"]["converged"] = False
+    write_json(path, fit)
+    assert 'class="warn">NOT CONVERGED' in build_report(folder).read_text()
+
+
+def test_curves_computed_after_the_choice_are_read_from_their_own_artefact(make_run):
+    folder = make_run()
+    fit = read_json(folder / "fit" / "entk_early_stopping" / "fit.json")
+    curve = fit.pop("curve")
+    write_json(folder / "fit" / "entk_early_stopping" / "fit.json", fit)
+    build_report(folder)
+    figure = folder / "figures" / "iterations-entk_early_stopping.svg"
+    assert not figure.exists()
+    write_json(folder / "curves" / "entk_early_stopping" / "curves.json", {"curve": curve})
+    build_report(folder)
+    assert figure.is_file()
+    (folder / "curves" / "entk_early_stopping" / "curves.json").unlink()
+    build_report(folder)
+    assert not figure.exists(), "a figure that no artefact backs any more must go"
+
+
+def test_names_from_a_config_cannot_break_the_page(make_run):
+    text = build_report(make_run(name="<script>alert(1)</script> & co")).read_text()
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_regressions_are_reported_by_their_own_metrics(make_run):
+    folder = make_run()
+    metrics = read_json(folder / "metrics.json")
+    metrics["selection"]["metric"] = "mse"
+    for index, method in enumerate(metrics["methods"].values()):
+        method["splits"] = {
+            split: {"n": 50, "mse": 0.5 + index, "nll": 1.0, "coverage": 0.93, "stderr": 0.01}
+            for split in ("val", "id_test", "ood_test")
+        }
+    write_json(folder / "metrics.json", metrics)
+    text = Page(build_report(folder).read_text()).text
+    assert "0.500 ± 0.010" in text
+    assert "93.0" in text
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is no run folder"):
+        build_report(tmp_path)
+
+
+def test_runs_are_compared_method_by_method(make_run, tmp_path):
+    folders = [make_run("a", name="seed_0"), make_run("b", name="seed_1")]
+    page = Page(compare(folders, tmp_path / "compare.html").read_text())
+    assert page.count["svg"] == 1
+    assert page.text.index("seed_1 · learning rate") < page.text.index("seed_0 · logistic")
+
+
+def test_runs_on_different_benchmarks_are_not_compared(make_run, tmp_path):
+    folders = [make_run("a"), make_run("b", benchmark="living17")]
+    with pytest.raises(InputError, match="share one benchmark"):
+        compare(folders, tmp_path / "compare.html")
+
+
+PROBE = """<script>
+window.addEventListener("load", () => {
+  const drawn = [...document.querySelectorAll("svg")].map(s => s.getBoundingClientRect());
+  const facts = {
+    page: document.documentElement.scrollWidth, window: window.innerWidth,
+    figures: drawn.map(b => [b.width, b.height]), errors: window.failures,
+  };
+  document.body.innerHTML = "<pre id=facts>" + JSON.stringify(facts) + "</pre>";
+});
+</script>"""
+
+
+@pytest.mark.parametrize("width", [500, 1280])
+def test_a_browser_draws_every_figure_and_nothing_is_wider_than_its_window(
+    make_run, tmp_path, width
+):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium to open the page in")
+    page = build_report(make_run(benchmark="living17", name="living17"))
+    probed = page.with_name("probed.html")
+    listener = "<script>window.failures = []; window.onerror = e => failures.push(e);</script>"
+    probed.write_text(page.read_text().replace("<head>", f"<head>{listener}") + PROBE)
+    dumped = _dump_dom(chromium, probed, tmp_path / "profile", width)
+    facts = json.loads(re.search(r'<pre id="facts">(.*?)</pre>', dumped)[1])
+    assert facts["errors"] == []
+    assert facts["page"] <= facts["window"]
+    assert len(facts["figures"]) == 4
+    assert all(w > 200 and h > 120 for w, h in facts["figures"])
+
+
+def _dump_dom(chromium: str, page: Path, profile: Path, width: int) -> str:
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--no-first-run", "--disable-sync"]
+    flags += [f"--user-data-dir={profile}", f"--window-size={width},900", "--dump-dom"]
+    done = subprocess.run(
+        [chromium, *flags, page.as_uri()], capture_output=True, text=True, timeout=90, check=True
+    )
+    return done.stdout
