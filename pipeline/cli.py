@@ -1,0 +1,128 @@
+"""The command line: few verbs over one config; values live in the config and in --set."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline import __version__
+from pipeline.log import configure_logging
+from pipeline.types import InputError
+
+app = typer.Typer(
+    name="entk",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""
+    Empirical-NTK features of pretrained networks, and kernel ridge regression on them.
+
+    `entk run configs/quickstart.yaml` computes the gradient of every image, solves the ridge
+    regression for the whole path of regularization, and prints the ID/OOD table.
+
+    Stop it whenever you like: the same command continues where it stopped.
+    """,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Config = Annotated[Path, typer.Argument(help="A YAML config, such as configs/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a config key: `sketch.size=200000`."),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run.  [default: runs/NAME]")]
+Run = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/quickstart.")]
+Runs = Annotated[list[Path], typer.Argument(help="One run to report, or several to compare.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+
+
+@app.command()
+def run(
+    config: Config, overrides: Overrides = [], out: Out = None, verbose: Verbose = False
+) -> None:  # noqa: B006
+    """Do the whole job: features → kernel → ridge path → ID/OOD table → report.
+
+    Running it again continues, or, when everything is done, only prints the table. Exit code 0
+    means that the table is complete.
+
+    Example: `entk run configs/cifar100_superclasses.yaml --set benchmark.limit.train=1000`
+    """
+    from pipeline.progress import progress_bars
+    from pipeline.registry import load_config
+    from pipeline.report.table import terminal_table
+    from pipeline.runs import RunFolder
+    from pipeline.stages.run import run_job
+
+    configure_logging(verbose=verbose)
+    resolved = load_config(config, overrides)
+    folder = RunFolder(out or Path("runs") / resolved.name)
+    with progress_bars() as progress:
+        metrics = run_job(resolved, folder, progress)
+    console.print(terminal_table(metrics))
+    console.print(f"Report: {folder.path / 'report.html'}")
+
+
+@app.command()
+def plan(config: Config, overrides: Overrides = [], verbose: Verbose = False) -> None:  # noqa: B006
+    """Say what a run would take, before anything starts: bytes, memory, FLOPs, strategy.
+
+    Example: `entk plan configs/living17.yaml`
+    """
+    from pipeline.registry import load_config
+    from pipeline.runs import RunFolder
+    from pipeline.stages.job import Silence, make_instrument, make_job
+    from pipeline.stages.plan import make_plan, plan_table
+
+    configure_logging(verbose=verbose)
+    resolved = load_config(config, overrides)
+    job = make_job(resolved, RunFolder(Path("runs") / resolved.name), Silence())
+    console.print(plan_table(make_plan(job, make_instrument(resolved))))
+
+
+@app.command()
+def status(run: Run) -> None:
+    """Show which stages and shards of a run are done, running or missing; works while it runs."""
+    from pipeline.runs import RunFolder
+    from pipeline.stages.status import status_table
+
+    console.print(status_table(RunFolder(run)))
+
+
+@app.command()
+def report(runs: Runs, out: Out = None) -> None:
+    """Write the report of a run again, or a page that compares several runs."""
+    from pipeline.report.build import build_report, compare
+
+    if len(runs) == 1:
+        console.print(f"Report: {build_report(runs[0])}")
+    else:
+        console.print(f"Comparison: {compare(runs, out or Path('runs') / 'comparison.html')}")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and exit code 2, never a traceback."""
+    # One process is one run: BLAS threads are chosen by the plan, not by every import.
+    os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+    try:
+        app()
+    except InputError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except MemoryError:
+        errors.print(
+            "error: out of memory. Lower limits.memory or features.batch_size.", style="red"
+        )
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        errors.print(f"error: {error}. Free space or move store.root; the same command continues.")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command continues.")
+        sys.exit(130)

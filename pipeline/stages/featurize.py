@@ -1,0 +1,130 @@
+"""The block function of the feature stage: one shard of one split, from images to marked bytes."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.artefact import ForeignArtefactError
+from pipeline.data.preprocess import Preprocess, PreprocessOptions, load_batch
+from pipeline.data.split import Split
+from pipeline.distributed.worker import peak_resident_bytes
+from pipeline.jacobian.extractor import FeatureExtractor, Features
+from pipeline.log import BlockDone
+from pipeline.registry import build_network
+from pipeline.sketch.make import build_sketch
+from pipeline.store import FeatureStore
+
+STAGE = "features"
+
+
+@dataclass(frozen=True)
+class SplitJob:
+    """One split's share of the blocks."""
+
+    split: Split
+    store: Path
+    first_block: int
+    """Number of this split's shard 0 among all blocks."""
+    batch_size: int
+    """Images per pass; fixed when the store was created, since it moves float32 rounding."""
+
+
+@dataclass(frozen=True)
+class FeaturizeSpec:
+    """Everything a worker needs: options and paths, no tensor."""
+
+    model: Any
+    state_digest: str
+    sketch: Any
+    preprocess: PreprocessOptions
+    output: int | str
+    compute_dtype: str
+    device: str
+    jobs: tuple[SplitJob, ...]
+
+    def locate(self, block: int) -> tuple[SplitJob, int]:
+        """The split and the shard that a block number means."""
+        job = max((j for j in self.jobs if j.first_block <= block), key=lambda job: job.first_block)
+        return job, block - job.first_block
+
+
+def make_featurizer(spec: FeaturizeSpec) -> Callable[[int], BlockDone]:
+    """Load the backbone once; the function returned makes one shard and marks it done."""
+    extract = make_extractor(spec)
+    stores = {job.store: FeatureStore.open(job.store) for job in spec.jobs}
+
+    def featurize_block(block: int) -> BlockDone:
+        started = time.perf_counter()
+        job, shard = spec.locate(block)
+        store = stores[job.store]
+        samples = store.samples(shard)
+        rows = job.split.subset(samples)
+        features = concatenated(list(extract_batches(extract, rows, spec.preprocess, job)))
+        store.write_rows(
+            shard,
+            features.phi,
+            f0=features.f0,
+            labels=rows.labels,
+            ids=rows.ids,
+            penultimate=features.captured,
+        )
+        seconds = time.perf_counter() - started
+        return BlockDone(STAGE, block, len(rows), seconds, peak_resident_bytes())
+
+    return featurize_block
+
+
+def make_extractor(spec: FeaturizeSpec) -> FeatureExtractor:
+    """The engine for this spec's network, checked to be the one that was planned."""
+    network = build_network(spec.model)
+    found = network.state_digest()
+    if found != spec.state_digest:
+        raise ForeignArtefactError(
+            f"the weights changed while the run was going: planned {spec.state_digest[:12]}, "
+            f"loaded {found[:12]}. Run the command again."
+        )
+    return FeatureExtractor(
+        network.module,
+        build_sketch(spec.sketch, network.module),
+        output=spec.output,
+        capture=network.head,
+        compute_dtype=spec.compute_dtype,
+        device=spec.device,
+    )
+
+
+def extract_batches(
+    extract: FeatureExtractor, rows: Split, preprocess: PreprocessOptions, job: SplitJob
+) -> Iterator[Features]:
+    """Features batch by batch; the next batch is decoded while this one is differentiated."""
+    starts = range(0, len(rows), job.batch_size)
+    transform = Preprocess(preprocess)
+
+    def load(start: int) -> Tensor:
+        return load_batch(rows, slice(start, start + job.batch_size), transform)
+
+    with ThreadPoolExecutor(max_workers=1) as decoder:
+        pending = decoder.submit(load, starts[0])
+        for following in [*starts[1:], None]:
+            inputs = pending.result()
+            if following is not None:
+                pending = decoder.submit(load, following)
+            yield extract(inputs)
+
+
+def concatenated(batches: list[Features]) -> Features:
+    """The batches of one shard as one record."""
+    if len(batches) == 1:
+        return batches[0]
+    captured = [batch.captured for batch in batches if batch.captured is not None]
+    return Features(
+        phi=torch.cat([batch.phi for batch in batches]),
+        f0=torch.cat([batch.f0 for batch in batches]),
+        captured=torch.cat(captured) if captured else None,
+    )

@@ -1,0 +1,55 @@
+"""The main job: every stage in order, each skipped where its artefact exists already."""
+
+import logging
+from typing import Any
+
+from pipeline.artefact import read_json, write_json
+from pipeline.evaluation import evaluate
+from pipeline.registry import RunConfig
+from pipeline.report.build import build_report
+from pipeline.runs import RunFolder
+from pipeline.stages.baselines import run_baselines
+from pipeline.stages.features import featurize
+from pipeline.stages.fit import fit_entk
+from pipeline.stages.job import Job, Progress, make_instrument, make_job
+from pipeline.stages.kernel import build_kernel
+from pipeline.stages.plan import make_plan
+from pipeline.stages.pretrain import pretrain
+
+logger = logging.getLogger(__name__)
+
+
+def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    """Do what is missing of a run, from the config to the report; the content of metrics.json.
+
+    Safe to repeat and to kill: finished shards and stages are reused, and the result is the same.
+    """
+    with folder.locked():
+        folder.write_config(config.model_dump(mode="json"))
+        folder.record_event("run_started", name=config.name)
+        job = make_job(config, folder, progress)
+        instrument = make_instrument(config, pretrain(job))
+        plan = make_plan(job, instrument)
+        write_json(folder.plan, plan.to_json())
+        stores = featurize(job, instrument, plan)
+        build_kernel(job, stores)
+        fit_entk(job)
+        run_baselines(job, stores)
+        metrics = evaluate_methods(job)
+        page = build_report(folder.path)
+        folder.record_event("run_done")
+        logger.info("report: %s", page)
+        return metrics
+
+
+def evaluate_methods(job: Job) -> dict[str, Any]:
+    """Score every method's predictions and write ``metrics.json``; unchanged results keep it."""
+    metrics = evaluate(
+        job.folder.path / "predictions",
+        job.folder.path / "fit",
+        benchmark=job.benchmark.name,
+        selection=job.config.selection,
+    )
+    if not (job.folder.metrics.is_file() and read_json(job.folder.metrics) == metrics):
+        write_json(job.folder.metrics, metrics)
+    return metrics

@@ -1,0 +1,114 @@
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from pipeline.config import (
+    Options,
+    apply_overrides,
+    expand_environment,
+    read_yaml,
+    validated,
+    write_yaml,
+)
+from pipeline.types import InputError
+
+
+class Small(Options):
+    kind: Literal["small"] = "small"
+    depth: int = 2
+
+
+class Large(Options):
+    kind: Literal["large"] = "large"
+    width: int = 5
+
+
+class Schema(Options):
+    model: Annotated[Small | Large, Field(discriminator="kind")]
+    size: int = 3
+
+
+def test_an_unknown_key_is_named_with_its_path_and_the_closest_known_one():
+    with pytest.raises(InputError, match=r"model\.dpeth: unknown key\. Did you mean 'depth'\?"):
+        validated(Schema, {"model": {"kind": "small", "dpeth": 3}}, "config.yaml")
+
+
+def test_a_wrong_type_is_named_with_its_path_and_value():
+    with pytest.raises(InputError, match=r"size: .*\(found 'many'\)"):
+        validated(Schema, {"model": {"kind": "small"}, "size": "many"}, "config.yaml")
+
+
+def test_an_unknown_kind_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"model\.kind: expected one of .*small.*large"):
+        validated(Schema, {"model": {"kind": "medium"}}, "config.yaml")
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(InputError, match="model: this key is required"):
+        validated(Schema, {}, "config.yaml")
+
+
+def test_every_mistake_is_listed_at_once():
+    with pytest.raises(InputError) as caught:
+        validated(Schema, {"model": {"kind": "small", "x": 1}, "y": 2}, "config.yaml")
+    assert "model.x" in str(caught.value)
+    assert "y: unknown key" in str(caught.value)
+
+
+def test_overrides_reach_nested_keys_and_leave_the_original_alone():
+    values = {"model": {"kind": "small"}}
+    changed = apply_overrides(values, ["model.depth=7", "solver.tol=1e-8"])
+    assert changed == {"model": {"kind": "small", "depth": 7}, "solver": {"tol": 1e-8}}
+    assert values == {"model": {"kind": "small"}}
+
+
+@pytest.mark.parametrize("override", ["model.depth", "=3"])
+def test_an_override_without_key_or_value_is_refused(override):
+    with pytest.raises(InputError, match="key=value"):
+        apply_overrides({}, [override])
+
+
+def test_an_override_below_a_value_is_refused():
+    with pytest.raises(InputError, match="size is a value"):
+        apply_overrides({"size": 3}, ["size.deep=1"])
+
+
+def test_environment_variables_are_expanded_in_nested_strings(monkeypatch):
+    monkeypatch.setenv("ENTK_DATA", "/data")
+    values = {"a": {"path": "${ENTK_DATA}/cifar"}, "b": ["${ENTK_DATA}"], "c": 3}
+    assert expand_environment(values) == {"a": {"path": "/data/cifar"}, "b": ["/data"], "c": 3}
+
+
+def test_an_unset_environment_variable_is_an_error_that_names_the_key(monkeypatch):
+    monkeypatch.delenv("ENTK_DATA", raising=False)
+    with pytest.raises(InputError, match=r"benchmark\.path: .*ENTK_DATA is not set.*README"):
+        expand_environment({"benchmark": {"path": "${ENTK_DATA}/cifar"}})
+
+
+def test_yaml_keeps_numbers_in_exponent_form_and_refuses_duplicate_keys(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("tol: 1e-6\n")
+    assert read_yaml(path) == {"tol": 1e-6}
+    path.write_text("a: 1\na: 2\n")
+    with pytest.raises(InputError, match="duplicate"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "", "a: [1\n", "\tb: 1\n"])
+def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"config\.yaml"):
+        read_yaml(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no config file"):
+        read_yaml(tmp_path / "absent.yaml")
+
+
+def test_a_written_config_reads_back_equal(tmp_path):
+    values = {"name": "a", "nested": {"b": [1, 2.5, None, True], "c": "1e-6"}}
+    write_yaml(tmp_path / "config.yaml", values)
+    assert read_yaml(tmp_path / "config.yaml") == values
