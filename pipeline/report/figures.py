@@ -156,12 +156,11 @@ def iterations_figure(run: Run, method: Method) -> Drawn | None:
     curve = method.fit.get("curve")
     if not curve or not curve.get("iterations"):
         return None
-    selected = (method.selected or {}).get("iterations")
-    figure = _curve(
-        curve["iterations"], curve["splits"], selected, "iteration", run.metric, base=10
-    )
-    caption = _caption(run, "chosen stopping time" if selected else "")
-    return Drawn(f"iterations-{method.name}", f"{method.label}: over iterations", caption, figure)
+    label = str(curve.get("label") or "iteration")
+    selected = (method.selected or {}).get("epoch" if label == "epoch" else "iterations")
+    figure = _curve(curve["iterations"], curve["splits"], selected, label, run.metric)
+    caption = _caption(run, f"chosen {label}" if selected else "")
+    return Drawn(f"iterations-{method.name}", f"{method.label}: over {label}s", caption, figure)
 
 
 def ridge_figure(run: Run, method: Method) -> Drawn | None:
@@ -173,7 +172,7 @@ def ridge_figure(run: Run, method: Method) -> Drawn | None:
     inverse = "C" in chosen
     selected = 1.0 / chosen["C"] if inverse else chosen.get("ridge")
     label = "L2 strength 1/C" if inverse else str(curve.get("label") or "ridge")
-    figure = _curve(curve["ridges"], curve["splits"], selected, label, run.metric, base=10)
+    figure = _curve(curve["ridges"], curve["splits"], selected, label, run.metric)
     caption = _caption(run, "chosen strength" if selected else "")
     title = f"{method.label}: over regularization"
     return Drawn(f"ridge-{method.name}", title, caption, figure)
@@ -185,7 +184,6 @@ def _curve(
     selected: float | None,
     label: str,
     metric: str,
-    base: int,
 ) -> Figure:
     unit = 100.0 if metric in PERCENT else 1.0
     order = np.argsort(np.asarray(xs, dtype=float), kind="stable")
@@ -200,10 +198,12 @@ def _curve(
             axes.plot(x, y, color=hue, linestyle=dash, label=split_label(split))
             if chosen is not None:
                 axes.plot(x[chosen], y[chosen], marker, color=hue, markersize=6.5)
-        if (x > 0).all():
-            axes.set_xscale("log", base=base)
-        elif x.max() > 20:
-            axes.set_xscale("symlog", base=base, linthresh=1.0)
+        if label == "epoch":
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        elif (x > 0).all():
+            axes.set_xscale("log")
+        else:
+            axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xlabel(label)
         axes.set_ylabel(METRIC_LABELS.get(metric, metric))
         _legend(figure, axes)

@@ -79,7 +79,15 @@ def fits() -> dict[str, dict[str, Any]]:
                 "splits": curve(1 / ridges, 10.0, ACCURACY["linear_probe"]),
             },
         },
-        "finetune": {"selected": {"learning_rate": 0.01, "epoch": 18}, "certificate": {}},
+        "finetune": {
+            "selected": {"learning_rate": 0.01, "epoch": 18, "seed": 0},
+            "curve": {
+                "iterations": list(range(1, 21)),
+                "label": "epoch",
+                "splits": {"val": np.linspace(0.3, 0.622, 20).tolist()},
+            },
+            "notes": ["learning rate 0.1 diverged: the loss became inf in epoch 2"],
+        },
         "scratch": {"selected": {"learning_rate": 0.03, "epoch": 20}},
     }
 

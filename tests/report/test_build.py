@@ -47,7 +47,7 @@ def test_the_page_holds_table_figures_and_what_was_run_in_one_file(make_run):
     assert path.name == "report.html"
     text = path.read_text()
     page = Page(text)
-    assert page.count["svg"] == 4
+    assert page.count["svg"] == 5
     assert len(page.ids) == len(set(page.ids))
     for words in (
         "64.4",
@@ -225,7 +225,7 @@ def test_a_browser_draws_every_figure_and_nothing_is_wider_than_its_window(
     facts = json.loads(re.search(r'<pre id="facts">(.*?)</pre>', dumped)[1])
     assert facts["errors"] == []
     assert facts["page"] <= facts["window"]
-    assert len(facts["figures"]) == 4
+    assert len(facts["figures"]) == 5
     assert all(w > 200 and h > 120 for w, h in facts["figures"])
 
 
