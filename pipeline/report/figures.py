@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.record import Method, Run, split_label
 from pipeline.report.results import METRIC_LABELS, PERCENT, PUBLISHED
@@ -159,7 +160,7 @@ def iterations_figure(run: Run, method: Method) -> Drawn | None:
     label = str(curve.get("label") or "iteration")
     selected = (method.selected or {}).get("epoch" if label == "epoch" else "iterations")
     figure = _curve(curve["iterations"], curve["splits"], selected, label, run.metric)
-    caption = _caption(run, f"chosen {label}" if selected else "")
+    caption = _caption(run, curve["splits"], f"chosen {label}" if selected else "")
     return Drawn(f"iterations-{method.name}", f"{method.label}: over {label}s", caption, figure)
 
 
@@ -173,7 +174,7 @@ def ridge_figure(run: Run, method: Method) -> Drawn | None:
     selected = 1.0 / chosen["C"] if inverse else chosen.get("ridge")
     label = "L2 strength 1/C" if inverse else str(curve.get("label") or "ridge")
     figure = _curve(curve["ridges"], curve["splits"], selected, label, run.metric)
-    caption = _caption(run, "chosen strength" if selected else "")
+    caption = _caption(run, curve["splits"], "chosen strength" if selected else "")
     title = f"{method.label}: over regularization"
     return Drawn(f"ridge-{method.name}", title, caption, figure)
 
@@ -199,7 +200,7 @@ def _curve(
             if chosen is not None:
                 axes.plot(x[chosen], y[chosen], marker, color=hue, markersize=6.5)
         if label == "epoch":
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         elif (x > 0).all():
             axes.set_xscale("log")
         else:
@@ -225,10 +226,11 @@ def _path_curve(path: Sequence[Mapping[str, Any]] | None, metric: str) -> dict[s
     return {"ridges": [point["ridge"] for point in points], "splits": {"val": values}}
 
 
-def _caption(run: Run, mark: str) -> str:
+def _caption(run: Run, splits: Mapping[str, Any], mark: str) -> str:
     if not mark:
         return ""
-    return f"The line marks the {mark}, on {run.selection_phrase}; test curves came afterwards."
+    afterwards = "; test curves came afterwards" if set(splits) - {run.selection} else ""
+    return f"The line marks the {mark}, on {run.selection_phrase}{afterwards}."
 
 
 def _new(extra: float = 0.0) -> tuple[Figure, Axes]:
