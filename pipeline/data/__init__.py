@@ -1,0 +1,1 @@
+"""Images with labels: sources that read them, benchmarks that split them, preprocessing."""
