@@ -9,7 +9,7 @@ validation split; every other split is only scored. The result holds no timing, 
 equal predictions give equal bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,15 @@ from pipeline.types import InputError
 
 VALIDATION_SPLIT = "val"
 
-METHOD_ORDER = ("entk", "entk_early_stopping", "linear_probe", "finetune", "lp_ft", "scratch")
+METHOD_ORDER = (
+    "entk",
+    "entk_early_stopping",
+    "linear_probe",
+    "linear_probe_ridge",
+    "finetune",
+    "lp_ft",
+    "scratch",
+)
 """The order of the table; methods not named here follow alphabetically."""
 
 SPLIT_ORDER = ("val", "id_test", "ood_test")
@@ -81,38 +89,46 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def evaluate(
-    predictions: Path, fits: Path, *, benchmark: str, selection: str = VALIDATION_SPLIT
+    predictions: Path,
+    fits: Path,
+    *,
+    benchmark: str,
+    selection: str = VALIDATION_SPLIT,
+    methods: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """The content of ``metrics.json``, from the folders of predictions and of fits.
 
     ``selection`` names the split on which hyperparameters were chosen; it is recorded, not used,
     except that the temperature is fitted on it when there is no validation split. A method with a
-    fit and no predictions is listed as missing, with the reason its ``fit.json`` gives.
+    fit and no predictions is listed as missing, with the reason its ``fit.json`` gives. ``methods``
+    restricts the result to these, where folders of an earlier config may lie about.
     """
-    methods: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     reference: dict[str, tuple[str, Predictions]] = {}
     regression = False
     for method in _methods(predictions, fits):
+        if methods is not None and method not in methods:
+            continue
         fit = _fit(fits / method / "fit.json")
         splits = {path.stem: read_predictions(path) for path in _split_files(predictions / method)}
         if not splits:
             reason = fit.get("reason") or fit.get("status") or "it has no predictions yet"
-            methods[method] = {"selected": fit.get("selected"), "splits": {}, "missing": reason}
+            results[method] = {"selected": fit.get("selected"), "splits": {}, "missing": reason}
             continue
         for split, found in splits.items():
             _refuse_other_rows(split, method, found, *reference.setdefault(split, (method, found)))
             regression = found.is_regression
-        methods[method] = {
+        results[method] = {
             "selected": fit.get("selected"),
             **_scored(method, splits, _calibration_split(splits, selection, method)),
         }
-    if not methods:
+    if not results:
         raise InputError(f"no predictions in {predictions}. Run the stages that make them first.")
     metric = "mse" if regression else "accuracy"
     return {
         "benchmark": benchmark,
         "selection": {"split": selection, "metric": metric},
-        "methods": methods,
+        "methods": results,
     }
 
 

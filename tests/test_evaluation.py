@@ -138,6 +138,11 @@ def test_a_damaged_file_and_an_empty_folder_are_refused_by_name(run, tmp_path):
         evaluate(tmp_path / "none", tmp_path / "nothing", benchmark="toy")
 
 
+def test_leftovers_of_another_config_stay_out(run):
+    found = evaluate(run / "predictions", run / "fit", benchmark="toy", methods=["entk"])
+    assert list(found["methods"]) == ["entk"]
+
+
 def test_an_unfinished_prediction_folder_is_not_a_method(run):
     (run / "predictions" / "scratch.partial").mkdir()
     assert "scratch" not in evaluated(run)["methods"]

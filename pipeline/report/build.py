@@ -75,6 +75,7 @@ def _content(run: Run, figures: Sequence[Drawn]) -> dict[str, Any]:
         "stages": _stages(run),
         "config_text": _text(run.folder / "config.yaml"),
         "facts": words.facts(run),
+        "plan": json.dumps(run.plan, indent=2, ensure_ascii=False) if run.plan else "",
         "provenance": [
             (path, short_digest(value), json.dumps(value, indent=2, ensure_ascii=False))
             for path, value in run.provenance.items()

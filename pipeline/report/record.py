@@ -59,6 +59,10 @@ class Run:
     methods: list[Method]
     provenance: dict[str, dict[str, Any]]
     """Provenance of each finished artefact, by its path inside the folder."""
+    plan: dict[str, Any]
+    """What the planner fixed before work started."""
+    remarks: list[tuple[str, str]]
+    """Remarks on network and benchmark (``notes.json``), as (subject, remark)."""
     missing: list[str]
     """One sentence for each piece that is not there: what, and why."""
 
@@ -96,8 +100,9 @@ class Run:
 
     @property
     def notes(self) -> list[tuple[str, str]]:
-        """Warnings and remarks of the fits, as (method's label, remark)."""
-        return [(m.label, str(note)) for m in self.methods for note in m.fit.get("notes") or ()]
+        """Every warning and remark: on network and benchmark, then on the fits."""
+        fits = [(m.label, str(note)) for m in self.methods for note in m.fit.get("notes") or ()]
+        return [*self.remarks, *fits]
 
 
 def read_run(folder: Path) -> Run:
@@ -120,7 +125,19 @@ def read_run(folder: Path) -> Run:
         for file in sorted(folder.glob(f"**/{PROVENANCE}"))
         if ".partial" not in str(file)
     }
-    return Run(folder, config, metrics, timing, versions, methods, provenance, missing)
+    plan = read_json(paths.plan) if paths.plan.is_file() else {}
+    return Run(
+        folder=folder,
+        config=config,
+        metrics=metrics,
+        timing=timing,
+        versions=versions,
+        methods=methods,
+        provenance=provenance,
+        plan=plan,
+        remarks=_remarks(folder / "notes.json"),
+        missing=missing,
+    )
 
 
 def ordered_splits(splits: set[str]) -> list[str]:
@@ -147,6 +164,11 @@ def _read(path: Path, reader: Any, missing: list[str], consequence: str) -> dict
         return dict(reader(path))
     missing.append(f"{path.name} is not there: {consequence}.")
     return {}
+
+
+def _remarks(path: Path) -> list[tuple[str, str]]:
+    subjects = read_json(path) if path.is_file() else {}
+    return [(subject.capitalize(), str(n)) for subject, notes in subjects.items() for n in notes]
 
 
 def _methods(

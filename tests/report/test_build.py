@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_holds_table_figures_and_what_was_run_in_one_file(make_run):
-    path = build_report(make_run())
+    path = build_report(make_run(curves=True))
     assert path.name == "report.html"
     text = path.read_text()
     page = Page(text)
@@ -59,6 +59,8 @@ def test_the_page_holds_table_figures_and_what_was_run_in_one_file(make_run):
     ):
         assert words in page.text
     assert "the head's own features are 0.4 %" in page.text
+    assert "Network: it has seen the target labels" in page.text
+    assert "kernel in memory" in page.text
     assert 'class="best">64.4' in text
     assert "What is missing" not in page.text
     outside = re.findall(r"""(?:src|href)\s*=\s*["'](?!#|data:)([^"']+)""", text)
@@ -68,13 +70,13 @@ def test_the_page_holds_table_figures_and_what_was_run_in_one_file(make_run):
 
 
 def test_equal_runs_give_equal_reports_byte_for_byte(make_run):
-    folder = make_run()
+    folder = make_run(curves=True)
     first = build_report(folder).read_bytes()
     assert build_report(folder).read_bytes() == first
 
 
 def test_markdown_has_one_cell_a_column_and_marks_the_best(make_run):
-    folder = make_run()
+    folder = make_run(curves=True)
     build_report(folder)
     lines = (folder / "report.md").read_text().splitlines()
     table = lines[lines.index("## Results") + 2 :]
@@ -144,7 +146,7 @@ def test_an_unconverged_fit_stands_out(make_run):
 
 
 def test_curves_computed_after_the_choice_are_read_from_their_own_artefact(make_run):
-    folder = make_run()
+    folder = make_run(curves=True)
     fit = read_json(folder / "fit" / "entk_early_stopping" / "fit.json")
     curve = fit.pop("curve")
     write_json(folder / "fit" / "entk_early_stopping" / "fit.json", fit)
@@ -217,7 +219,7 @@ def test_a_browser_draws_every_figure_and_nothing_is_wider_than_its_window(
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium to open the page in")
-    page = build_report(make_run(benchmark="living17", name="living17"))
+    page = build_report(make_run(benchmark="living17", name="living17", curves=True))
     probed = page.with_name("probed.html")
     listener = "<script>window.failures = []; window.onerror = e => failures.push(e);</script>"
     probed.write_text(page.read_text().replace("<head>", f"<head>{listener}") + PROBE)
