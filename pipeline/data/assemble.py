@@ -30,15 +30,20 @@ class BenchmarkOptions(Options):
     """Largest number of samples of a split, by its name; prefixes of one another."""
 
 
-class FileBenchmarkOptions(BenchmarkOptions):
-    """Options of benchmarks read from files."""
+class HeldOutOptions(BenchmarkOptions):
+    """Options of benchmarks that bring training data without a validation split."""
 
     holdout: Fraction = 0.1
-    """Share of the training images held out as `val`, stratified; 0 for none."""
+    """Share of the training samples held out as `val`, stratified; 0 for none."""
+    duplicates: Literal["stop", "drop"] = "stop"
+    """Copies across splits stop the run, or stay only in the split that is tested on."""
+
+
+class FileBenchmarkOptions(HeldOutOptions):
+    """Options of benchmarks read from image files."""
+
     on_bad: Literal["stop", "skip"] = "stop"
     """Unreadable images stop the run, or are found by decoding all of them once, and left out."""
-    duplicates: Literal["stop", "drop"] = "stop"
-    """Copies across splits stop the run, or leave the split that comes earlier in train … test."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +79,13 @@ class Rules:
     drop_copies: bool = False
 
     @classmethod
-    def of(cls, options: FileBenchmarkOptions) -> "Rules":
+    def of(cls, options: HeldOutOptions) -> "Rules":
         """The rules that a benchmark's options state."""
         return cls(
             seed=options.seed,
             holdout=options.holdout,
             limit=options.limit,
-            skip_unreadable=options.on_bad == "skip",
+            skip_unreadable=isinstance(options, FileBenchmarkOptions) and options.on_bad == "skip",
             drop_copies=options.duplicates == "drop",
         )
 
@@ -109,9 +114,12 @@ def assemble(
         said += skipped
     candidates = _ordered(candidates, rules.seed)
     candidates = _held_out(candidates, rules.holdout)
-    if rules.drop_copies:
-        candidates, dropped = _without_copies(candidates)
-        said += dropped
+    # Copies within the training data may be torn apart by the hold-out: nobody's mistake.
+    own = {name: candidates[name] for name in ("train", "val") if name in candidates}
+    checked = candidates if rules.drop_copies else own if "val" not in pools else {}
+    without, dropped = _without_copies(checked)
+    candidates |= without
+    said += dropped
     candidates, short = _limited(candidates, rules.limit)
     splits = {
         split: Split(split, pool.source, pool.rows, pool.labels, pool.groups)

@@ -55,19 +55,38 @@ def _in_folder(
 ) -> list[Any]:
     memory_file = _memory_file(folder, fact)
     memory = _read_memory(memory_file)
-    stats = [path.stat() for path in paths]
-    keys = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
-    stale = [i for i, path in enumerate(paths) if memory.get(path.name, [None])[0] != keys[i]]
-    if not stale:
-        return [memory[path.name][1] for path in paths]
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        computed = dict(zip(stale, pool.map(lambda i: compute(paths[i]), stale), strict=True))
-    values = [computed[i] if i in computed else memory[p.name][1] for i, p in enumerate(paths)]
-    settled = time.time_ns() - int(SETTLED_SECONDS * 1e9)
-    fresh = {paths[i].name: [keys[i], computed[i]] for i in stale if stats[i].st_mtime_ns < settled}
-    if fresh:
-        _write_memory(memory_file, memory | fresh)
-    return values
+    versions = [_version(path) for path in paths]
+    known = {p.name for p, version in zip(paths, versions, strict=True) if _is(memory, p, version)}
+    stale = [path for path in paths if path.name not in known]
+    if stale:
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            computed = dict(zip(stale, pool.map(compute, stale), strict=True))
+        settled = time.time_ns() - int(SETTLED_SECONDS * 1e9)
+        fresh = {
+            path.name: [version, computed[path]]
+            for path, version in zip(paths, versions, strict=True)
+            if path in computed and version is not None and version[1] < settled
+        }
+        if fresh:
+            _write_memory(memory_file, memory | fresh)
+        return [computed[p] if p in computed else memory[p.name][1] for p in paths]
+    return [memory[path.name][1] for path in paths]
+
+
+def _version(path: Path) -> list[int] | None:
+    """Size in bytes and modification time in ns; None of a file that is not there.
+
+    ``compute`` then says what is wrong in its own words.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _is(memory: dict[str, Any], path: Path, version: list[int] | None) -> bool:
+    return version is not None and memory.get(path.name, [None])[0] == version
 
 
 def _memory_file(folder: Path, fact: str) -> Path:

@@ -33,7 +33,8 @@ PREPROCESS = PreprocessOptions(channels=1, mean=(0.5,), std=(0.5,))
 NOTES = (
     "digits: target classes are the digits 5–9; the backbone is pretrained on 0–4. Images are "
     "enlarged from 8×8 to 16×16 by one bilinear interpolation",
-    "ood_test: the id_test images rotated by 20–30°, direction at random",
+    "ood_test: the id_test images rotated by 20–30°, direction at random; what leaves the frame is "
+    "cut off",
     f"ood_blur: the id_test images under a Gaussian blur of {BLUR_SIGMA} pixels (of 16)",
     "ood_thick: the id_test images with strokes thickened by one pixel (of 16) on every side",
     "The three OOD splits show the same handwriting as id_test: their errors are not independent "

@@ -64,7 +64,7 @@ class FolderSource:
 
     def fingerprints(self, rows: Rows) -> list[str]:
         """SHA-256 of each file, computed once while it does not change."""
-        return remembered(self.paths(rows), "sha256", file_digest)
+        return remembered(self.paths(rows), "sha256", _digest)
 
     def image(self, row: int) -> Image.Image:
         """The decoded image of a row."""
@@ -74,3 +74,10 @@ class FolderSource:
         except OSError as error:
             raise UnreadableImageError(f"{path}: {error.strerror}") from None
         return decode_image(data, str(path))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise UnreadableImageError(f"{path}: {error.strerror}") from None
