@@ -1,0 +1,27 @@
+"""Kernels from features: streamed, one pass, triangle only.
+
+| function | gives |
+|---|---|
+| ``gram`` | K of one set of rows, or of two |
+| ``gram_blocks`` | K and all cross-kernels from one pass |
+| ``gram_prefixes`` | the same for the first q columns, for several q |
+| ``gram_rows`` | the rows of K that one worker holds |
+| ``gram_primal`` | ΦᵀΦ and ΦᵀY, for more rows than columns |
+"""
+
+from pipeline.gram.blocks import DIAGONAL, gram_blocks, gram_prefixes
+from pipeline.gram.panels import PANEL_COLUMNS
+from pipeline.gram.primal import gram_primal
+from pipeline.gram.rows import gram, gram_rows
+from pipeline.gram.sources import PanelSource
+
+__all__ = [
+    "DIAGONAL",
+    "PANEL_COLUMNS",
+    "PanelSource",
+    "gram",
+    "gram_blocks",
+    "gram_prefixes",
+    "gram_primal",
+    "gram_rows",
+]
