@@ -25,7 +25,9 @@ from pipeline.stages.featurize import (
     make_featurizer,
 )
 from pipeline.stages.job import Instrument, Job
-from pipeline.store import FORMAT_VERSION, FeatureStore, power_of_two_scale
+from pipeline.store import FeatureStore, power_of_two_scale
+from pipeline.store.facts import FORMAT_VERSION
+
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +40,6 @@ def featurize(job: Job, instrument: Instrument, plan: Plan) -> dict[str, Path]:
     started = time.perf_counter()
     keys = {name: provenance(job, instrument, job.split(name)) for name in job.featurized}
     paths = {name: store_path(job, keys[name]) for name in job.featurized}
-    with ExitStack() as locks:
-        # In the order of their paths: two runs that share stores cannot wait for each other.
-        for path, name in sorted((path, name) for name, path in paths.items()):
-            locks.enter_context(_owned(path, name))
-        stores = _opened(job, instrument, plan, keys, paths)
-        missing = _missing(stores)
-        facts = _compute(job, instrument, plan, stores, missing)
     write_json(
         job.folder.features,
         {
@@ -52,6 +47,13 @@ def featurize(job: Job, instrument: Instrument, plan: Plan) -> dict[str, Path]:
             for name in job.featurized
         },
     )
+    with ExitStack() as locks:
+        # In the order of their paths: two runs that share stores cannot wait for each other.
+        for path, name in sorted((path, name) for name, path in paths.items()):
+            locks.enter_context(_owned(path, name))
+        stores = _opened(job, instrument, plan, keys, paths)
+        missing = _missing(stores)
+        facts = _compute(job, instrument, plan, stores, missing)
     if any(missing.values()):
         job.folder.record_timing(STAGE, {**facts, "seconds": time.perf_counter() - started})
     return paths
@@ -62,15 +64,12 @@ def provenance(job: Job, instrument: Instrument, split: Split) -> Mapping[str, A
     config = job.config
     return {
         "format": FORMAT_VERSION,
-        "model": {
-            "state": instrument.state_digest,
-            "architecture": instrument.network.architecture,
-        },
+        "model": instrument.network.provenance(),
         "output": config.features.output,
         "compute_dtype": config.features.compute_dtype,
         "dtype": config.features.dtype,
         "sketch": instrument.sketch.provenance(),
-        "preprocess": config.preprocess.model_dump(mode="json"),
+        "preprocess": config.benchmark.preprocess.model_dump(mode="json"),
         "samples": split.digest(),
     }
 
@@ -86,7 +85,7 @@ def make_spec(job: Job, instrument: Instrument, device: str, jobs: Any) -> Featu
         model=instrument.model_options,
         state_digest=instrument.state_digest,
         sketch=job.config.sketch,
-        preprocess=job.config.preprocess,
+        preprocess=job.config.benchmark.preprocess,
         output=job.config.features.output,
         compute_dtype=job.config.features.compute_dtype,
         device=device,

@@ -102,7 +102,7 @@ def make_instrument(config: RunConfig, weights: Path | None = None) -> Instrumen
     """Network and sketch of a config; ``weights`` are those that the run trained itself."""
     options = config.model
     if weights is not None:
-        options = options.model_copy(update={"weights": str(weights)})
+        options = options.model_copy(update={"weights": weights})
     network = build_network(options)
     for note in network.notes:
         logger.warning("%s", note)

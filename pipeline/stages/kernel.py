@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artefact import digest, open_artefact, read_json
-from pipeline.gram import gram_blocks, gram_prefixes
+from pipeline.gram.blocks import gram_blocks, gram_prefixes
 from pipeline.stages.job import Job, stage_provenance
 from pipeline.stages.stage import run_stage
 from pipeline.store import FeatureStore

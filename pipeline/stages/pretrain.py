@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.artefact import digest
 from pipeline.data.preprocess import Preprocess, load_batch
 from pipeline.models.head import with_head
 from pipeline.registry import RunConfig, build_backbone
@@ -33,13 +32,13 @@ def pretrain(job: Job) -> Path | None:
         "pretrain",
         model=job.config.model.model_dump(mode="json"),
         options=options.model_dump(mode="json"),
-        preprocess=job.config.preprocess.model_dump(mode="json"),
+        preprocess=job.config.benchmark.preprocess.model_dump(mode="json"),
         data=split.digest(),
         labels=split.label_digest(),
     )
 
     def make(folder: Path) -> Mapping[str, Any]:
-        inputs = load_batch(split, slice(0, len(split)), Preprocess(job.config.preprocess))
+        inputs = load_batch(split, slice(0, len(split)), Preprocess(job.config.benchmark.preprocess))
         labels = torch.from_numpy(split.labels)
         module = untrained(job.config, outputs=len(job.benchmark.pretrain_classes))
         accuracy = train(module, inputs, labels, **options.model_dump())
@@ -52,12 +51,8 @@ def pretrain(job: Job) -> Path | None:
 
 def untrained(config: RunConfig, outputs: int) -> nn.Module:
     """The config's network with fresh weights and one output per pretraining class."""
-    assert config.pretrain is not None
-    with torch.random.fork_rng(devices=[]):
-        # Layers initialize themselves from the global generator: seed it, and give it back.
-        torch.manual_seed(int(digest(config.pretrain.seed)[:8], 16))
-        backbone = build_backbone(config.model)
-    return with_head(backbone, kind="random", outputs=outputs, seed=config.pretrain.seed).module
+    backbone = build_backbone(config.model.model_copy(update={"weights": None}))
+    return with_head(backbone, "random", outputs=outputs, seed=config.model.seed).module
 
 
 def train(

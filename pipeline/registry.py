@@ -1,0 +1,202 @@
+"""Every family on one page: which options a config may hold, and what builds each of them.
+
+A new backbone, benchmark or sketch is one import and one line here.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from pipeline.baselines import linear_probe, ridge_probe
+from pipeline.config import Options, apply_overrides, expand_environment, read_yaml, validated
+from pipeline.data import (
+    array_archive,
+    cifar100_superclasses,
+    digits,
+    image_folders,
+    living17,
+    table,
+    tiny_imagenet_superclasses,
+)
+from pipeline.data.split import Benchmark
+from pipeline.distributed.options import ExecutorOptions
+from pipeline.models import (
+    cifar_resnet,
+    factory,
+    lenet,
+    resnet,
+    small_cnn,
+    squeezenet,
+)
+from pipeline.models.head import with_head
+from pipeline.models.network import Network
+from pipeline.planner import LimitsOptions
+from pipeline.sketch.make import SKETCH_KINDS
+
+Family = tuple[type[Options], Callable[[Any], Any]]
+
+MODELS: dict[str, Family] = {
+    "resnet": (resnet.ResNetOptions, resnet.build),
+    "cifar_resnet": (cifar_resnet.CifarResNetOptions, cifar_resnet.build),
+    "squeezenet": (squeezenet.SqueezeNetOptions, squeezenet.build),
+    "small_cnn": (small_cnn.SmallCNNOptions, small_cnn.build),
+    "lenet": (lenet.LeNetOptions, lenet.build),
+    "factory": (factory.FactoryOptions, factory.build),
+}
+"""Backbone families: options, and what builds a Network from them."""
+
+BENCHMARKS: dict[str, Family] = {
+    "digits": (digits.DigitsOptions, digits.build),
+    "cifar100_superclasses": (
+        cifar100_superclasses.Cifar100SuperclassesOptions,
+        cifar100_superclasses.build,
+    ),
+    "living17": (living17.Living17Options, living17.build),
+    "tiny_imagenet_superclasses": (
+        tiny_imagenet_superclasses.TinyImagenetSuperclassesOptions,
+        tiny_imagenet_superclasses.build,
+    ),
+    "image_folders": (image_folders.ImageFoldersOptions, image_folders.build),
+    "table": (table.TableOptions, table.build),
+    "arrays": (array_archive.ArraysOptions, array_archive.build),
+}
+"""Benchmark families: options, and what builds a Benchmark from them."""
+
+PROBES: dict[str, type[Options]] = {
+    "linear_probe": linear_probe.LinearProbeOptions,
+    "linear_probe_ridge": ridge_probe.RidgeProbeOptions,
+}
+"""Baselines that read stored activations."""
+
+
+def _one_of(models: Sequence[type[Options]]) -> Any:
+    """The union of option models that their ``kind`` tells apart."""
+    if len(models) == 1:
+        return models[0]
+    return Annotated[reduce(or_, models), Field(discriminator="kind")]
+
+
+def _named(value: Any) -> Any:
+    """A bare name as the mapping that it abbreviates."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+ModelOptions = _one_of([options for options, _ in MODELS.values()])
+BenchmarkOptions = _one_of([options for options, _ in BENCHMARKS.values()])
+SketchOptions = _one_of([options for options, _ in SKETCH_KINDS.values()])
+BaselineOptions = Annotated[_one_of(list(PROBES.values())), BeforeValidator(_named)]
+
+
+class FeaturesOptions(Options):
+    """How the per-sample gradients are computed and stored."""
+
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Type in the store, after one power-of-two scale."""
+    compute_dtype: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    """Arithmetic of the forward and backward pass; bfloat16 is autocast."""
+    output: int | Literal["sum", "random_direction"] = 0
+    """The scalar that is differentiated: a logit, their sum / √k, or a random unit direction."""
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Samples per forward and backward pass; auto takes it from the memory limit."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where features are computed; auto is cuda where the workers have one."""
+
+
+class KernelOptions(Options):
+    """How K is formed from the features."""
+
+    center: bool = False
+    """Subtract the mean training feature, in kernel form."""
+    normalize: bool = False
+    """Divide every feature row by its length."""
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Further kernels from the first columns only, for accuracy over p; uniform sketches only."""
+
+
+class SolverOptions(Options):
+    """Kernel ridge regression over the whole regularization path."""
+
+    kind: Literal["auto", "nesterov", "cg", "lanczos", "cholesky", "eigh"] = "auto"
+    """How the systems are solved; auto chooses from n, k and the path's length, and says why."""
+    ridge: Literal["telescopic"] | float | tuple[float, ...] = "telescopic"
+    """Coarse-to-fine search on the selection split, one value, or a list to choose from."""
+    ridge_scale: Literal["trace", "absolute"] = "trace"
+    """Unit of the ridge: the mean of K's diagonal, or 1."""
+    tol: float = Field(default=1e-6, gt=0)
+    """Relative residual at which a solution counts as converged."""
+    max_iterations: int = Field(default=3000, ge=1)
+    """Length of the early-stopping curve, in Nesterov steps."""
+
+
+class StoreOptions(Options):
+    """Where features are kept."""
+
+    root: Path = Path("runs/cache")
+    """Folder of the feature cache, shared by all runs."""
+    compression: Literal["none", "lz4"] = "none"
+    """lz4 with bit shuffling halves the bytes of ReLU networks and reads more slowly."""
+
+
+class PretrainOptions(Options):
+    """Train the backbone on the benchmark's ``pretrain`` split first (Adam, cross-entropy)."""
+
+    epochs: int = Field(default=30, ge=1)
+    """Passes over the split."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Adam's step size."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images per step."""
+    seed: int = 0
+    """Seed of the initial weights and of the order."""
+
+
+class RunConfig(Options):
+    """One run: every key has a default but ``benchmark`` and ``model``."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][\w.-]*$")
+    """Name of the run's folder under runs/."""
+    benchmark: BenchmarkOptions
+    model: ModelOptions
+    pretrain: PretrainOptions | None = None
+    sketch: SketchOptions = SKETCH_KINDS["uniform"][0]()
+    features: FeaturesOptions = FeaturesOptions()
+    kernel: KernelOptions = KernelOptions()
+    solver: SolverOptions = SolverOptions()
+    baselines: tuple[BaselineOptions, ...] = ()
+    """What the kernel machine is compared with: names, or mappings with options."""
+    selection: Literal["val", "id_test"] = "val"
+    """Split on which ridge and stopping time are chosen; id_test is the papers' protocol."""
+    refit: bool = False
+    """Fit once more on training and selection rows at the chosen point (needs selection: val)."""
+    executor: ExecutorOptions = ExecutorOptions()
+    limits: LimitsOptions = LimitsOptions()
+    store: StoreOptions = StoreOptions()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config in a file with ``--set`` overrides and environment variables put in."""
+    values = expand_environment(apply_overrides(read_yaml(path), overrides))
+    values.setdefault("name", path.stem)
+    return validated(RunConfig, values, str(path))
+
+
+def build_backbone(options: Any) -> Network:
+    """The pretrained network of a config's ``model``, with its own head."""
+    network: Network = MODELS[options.kind][1](options)
+    return network
+
+
+def build_network(options: Any) -> Network:
+    """The network that is differentiated: the backbone with the head asked for."""
+    head = options.head
+    return with_head(build_backbone(options), head.kind, head.outputs, head.seed)
+
+
+def build_benchmark(options: Any) -> Benchmark:
+    """The splits of a config's ``benchmark``."""
+    benchmark: Benchmark = BENCHMARKS[options.kind][1](options)
+    return benchmark

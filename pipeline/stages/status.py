@@ -1,0 +1,126 @@
+"""What of a run is done, running or missing: read from marks, so it works from any machine."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+from rich.table import Table
+
+from pipeline.artefact import PROVENANCE, read_json
+from pipeline.runs import RunFolder
+from pipeline.store import FeatureStore
+from pipeline.types import InputError
+
+RATE_WINDOW = 20
+"""Shards whose times give the current rate."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the status: a stage, how far it is, and what to know of it."""
+
+    stage: str
+    state: str
+    detail: str = ""
+
+
+def run_status(folder: RunFolder) -> list[Row]:
+    """One row for the run, one for each split's features, one for each later artefact."""
+    if not folder.config.is_file():
+        raise InputError(f"{folder.path} is no run folder: it has no config.yaml.")
+    events = read_events(folder.events)
+    running = _is_locked(folder)
+    rows = [Row("run", _run_state(folder, running), _last(events))]
+    rows += _feature_rows(folder, events, running)
+    rows.append(_artefact_row("kernel", folder.kernel))
+    for path in sorted((folder.path / "fit").glob("*")):
+        if path.is_dir() and not path.name.endswith(".partial"):
+            rows.append(_artefact_row(f"fit {path.name}", path))
+    done = folder.metrics.is_file()
+    rows.append(Row("metrics", "done" if done else "missing", str(folder.metrics) if done else ""))
+    return rows
+
+
+def status_table(folder: RunFolder) -> Table:
+    """The status as a table for the terminal."""
+    table = Table(title=str(folder.path), title_justify="left")
+    for name in ("stage", "state", "detail"):
+        table.add_column(name)
+    styles = {"done": "green", "running": "yellow", "missing": "dim", "interrupted": "red"}
+    for row in run_status(folder):
+        style = styles.get(row.state.split()[0], "")
+        table.add_row(row.stage, f"[{style}]{row.state}[/]" if style else row.state, row.detail)
+    return table
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events so far; a line that is still being written is left out."""
+    events = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events
+
+
+def _run_state(folder: RunFolder, running: bool) -> str:
+    if running:
+        return "running"
+    events = read_events(folder.events)
+    return "done" if events and events[-1]["event"] == "run_done" else "interrupted"
+
+
+def _is_locked(folder: RunFolder) -> bool:
+    lock = filelock.FileLock(folder.path / ".lock", blocking=False)
+    try:
+        with lock:
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def _last(events: list[dict[str, Any]]) -> str:
+    return f"last event {events[-1]['time']}: {events[-1]['event']}" if events else ""
+
+
+def _feature_rows(
+    folder: RunFolder, events: list[dict[str, Any]], running: bool
+) -> list[Row]:
+    if not folder.features.is_file():
+        return [Row("features", "missing")]
+    rows = []
+    for name, entry in read_json(folder.features).items():
+        path = Path(entry["store"])
+        if not (path / "store.json").is_file():
+            rows.append(Row(f"features {name}", "missing", str(path)))
+            continue
+        store = FeatureStore.open(path)
+        missing = len(store.missing_rows())
+        done = store.shards - missing
+        if missing == 0:
+            state = "done"
+        else:
+            state = "running" if running else "missing"
+        detail = f"{done} of {store.shards} shards of {store.facts.rows_per_shard} rows"
+        rows.append(Row(f"features {name}", state, detail + _time_left(events, name, missing)))
+    return rows
+
+
+def _time_left(events: list[dict[str, Any]], split: str, missing: int) -> str:
+    """The pace of the last shards, over all workers, and what it leaves to wait."""
+    times = [e["time"] for e in events if e["event"] == "shard_done" and e["split"] == split]
+    times = times[-RATE_WINDOW:]
+    if missing == 0 or len(times) < 2:
+        return ""
+    first, last = (datetime.fromisoformat(times[i]).astimezone(UTC) for i in (0, -1))
+    seconds = (last - first).total_seconds() / (len(times) - 1)
+    return f", {seconds:.1f} s a shard, {seconds * missing / 60:.1f} min left"
+
+
+def _artefact_row(stage: str, path: Path) -> Row:
+    done = (path / PROVENANCE).is_file()
+    return Row(stage, "done" if done else "missing", str(path) if done else "")
