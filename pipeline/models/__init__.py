@@ -1,0 +1,1 @@
+"""Pretrained networks: one file a family, each with its options and ``build(options)``."""

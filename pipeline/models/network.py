@@ -1,0 +1,174 @@
+"""A network as the rest of the package takes it, and the digest of its weights."""
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.models.weights import refuse_nonfinite
+from pipeline.types import InputError, Inputs
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module in eval mode, float32, on the CPU: ``module(inputs)`` are logits (n, k).
+
+    Made by :func:`as_network`, which checks and prepares the module.
+    """
+
+    module: nn.Module
+    head: str
+    """Dotted name of the final ``nn.Linear``; its input is the penultimate activations (n, h)."""
+    notes: tuple[str, ...] = ()
+    """Sentences that the report prints."""
+    seen_target_labels: bool = False
+    """Whether pretraining used ImageNet's labels, so that targets made of them are no news."""
+    untrained_head: bool = False
+    """Whether the weights came from a checkpoint that has no such head: nothing to keep."""
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    """What determines the function beside the weights; plain JSON values, no paths."""
+
+    @property
+    def head_module(self) -> nn.Linear:
+        """The final linear layer."""
+        return linear_at(self.module, self.head)
+
+    @property
+    def width(self) -> int:
+        """h, the width of the penultimate layer."""
+        return self.head_module.in_features
+
+    @property
+    def outputs(self) -> int:
+        """k, the number of logits."""
+        return self.head_module.out_features
+
+    def state_digest(self) -> str:
+        """SHA-256 over name, dtype, shape and bytes of every entry of the state dict, in order."""
+        return state_digest(self.module)
+
+    def provenance(self) -> dict[str, Any]:
+        """What determines the logits: architecture, the head's place and the weights' digest."""
+        return {
+            "architecture": dict(self.architecture),
+            "head": self.head,
+            "state": self.state_digest(),
+        }
+
+
+def as_network(
+    module: nn.Module,
+    head: str | None = None,
+    *,
+    architecture: Mapping[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
+    seen_target_labels: bool = False,
+    untrained_head: bool = False,
+) -> Network:
+    """``module`` itself, set to eval mode, float32 and the CPU, with its head found and checked.
+
+    Without ``head`` the last registered ``nn.Linear`` is taken. Raises :class:`InputError` for a
+    head that is no linear layer, and names the first weight that is not finite.
+    """
+    for name, parameter in module.named_parameters():
+        if nn.parameter.is_lazy(parameter):
+            raise InputError(
+                f"the parameter {name} of {type(module).__name__} has no shape yet. "
+                "Run the network once on a batch before passing it."
+            )
+    refuse_nonfinite(module.state_dict(), f"the network ({type(module).__name__})")
+    name = last_linear(module) if head is None else head
+    linear_at(module, name)
+    return Network(
+        module=module.to(device="cpu", dtype=torch.float32).eval(),
+        head=name,
+        notes=notes,
+        seen_target_labels=seen_target_labels,
+        untrained_head=untrained_head,
+        architecture=architecture or {},
+    )
+
+
+def state_digest(module: nn.Module) -> str:
+    """SHA-256 over name, dtype, shape and bytes of every entry of the state dict, in order."""
+    hasher = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        hasher.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        # Bytes, not values: bfloat16 has no NumPy type, and -0.0 differs from 0.0.
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        hasher.update(flat.view(torch.uint8).numpy())
+    return hasher.hexdigest()
+
+
+def last_linear(module: nn.Module) -> str:
+    """Dotted name of the ``nn.Linear`` registered last."""
+    names = [name for name, inner in module.named_modules() if isinstance(inner, nn.Linear)]
+    if not names or not names[-1]:
+        raise InputError(
+            f"{type(module).__name__} needs a final nn.Linear inside it, its head, and has "
+            f"{'none' if not names else 'nothing else'}. Wrap it: "
+            "nn.Sequential(backbone, nn.Linear(h, k)) with (n, h) penultimate activations."
+        )
+    return names[-1]
+
+
+def linear_at(module: nn.Module, name: str) -> nn.Linear:
+    """The ``nn.Linear`` of that dotted name; anything else is refused."""
+    linears = [n for n, inner in module.named_modules() if isinstance(inner, nn.Linear)]
+    if name not in linears:
+        found = ", ".join(linears[-5:]) or "none"
+        raise InputError(
+            f"the head {name!r} is no nn.Linear of {type(module).__name__}. "
+            f"Its last linear layers: {found}."
+        )
+    return module.get_submodule(name)  # type: ignore[return-value]
+
+
+def with_module(network: Network, module: nn.Module, **changes: Any) -> Network:
+    """The same record around another module, with some of its facts changed."""
+    facts = {name: getattr(network, name) for name in network.__dataclass_fields__}
+    return Network(**{**facts, **changes, "module": module})
+
+
+def copied(network: Network) -> Network:
+    """A deep copy whose weights may be changed without touching the first."""
+    return with_module(network, copy.deepcopy(network.module))
+
+
+def check_forward(network: Network, inputs: Inputs) -> None:
+    """Raise :class:`InputError` unless the head's output on ``inputs`` is the network's own.
+
+    A softmax after the head, a head used twice, or a linear layer that is not the last would give
+    penultimate activations that do not belong to the logits.
+    """
+    calls: list[tuple[torch.Size, torch.Tensor]] = []
+    handle = network.head_module.register_forward_hook(
+        lambda _, arguments, result: calls.append((arguments[0].shape, result))
+    )
+    try:
+        with torch.no_grad():
+            if isinstance(inputs, torch.Tensor):
+                logits = network.module(inputs)
+            else:
+                logits = network.module(**inputs)
+    finally:
+        handle.remove()
+    if len(calls) != 1:
+        raise InputError(
+            f"the head {network.head!r} ran {len(calls)} times in one forward pass, expected once."
+        )
+    shape, result = calls[0]
+    if len(shape) != 2:
+        raise InputError(
+            f"the head {network.head!r} was given {tuple(shape)}, expected penultimate activations "
+            "(n, h). Pool the positions before it."
+        )
+    if not isinstance(logits, torch.Tensor) or not torch.equal(logits, result):
+        raise InputError(
+            f"the network's output is not that of its head {network.head!r}. It must return the "
+            "raw logits (n, k), with nothing after the head."
+        )
