@@ -6,11 +6,16 @@ from typing import Any
 from torch import nn
 
 from pipeline.config import Options, validated
-from pipeline.sketch import full, uniform
+from pipeline.sketch import block, full, kronecker, layers, sjlt, stratified, uniform
 from pipeline.types import InputError
 
 SKETCH_KINDS: dict[str, tuple[type[Options], Callable[[Any, nn.Module], Any]]] = {
     "uniform": (uniform.UniformOptions, uniform.build),
+    "stratified": (stratified.StratifiedOptions, stratified.build),
+    "layers": (layers.LayersOptions, layers.build),
+    "block": (block.BlockOptions, block.build),
+    "kronecker": (kronecker.KroneckerOptions, kronecker.build),
+    "sjlt": (sjlt.SjltOptions, sjlt.build),
     "full": (full.FullOptions, full.build),
 }
 """Each kind's options model and the function that builds it: a new sketch is one line here."""

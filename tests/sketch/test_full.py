@@ -19,7 +19,7 @@ def test_full_has_no_size():
 
 
 def test_unknown_kind_names_the_known_ones():
-    with pytest.raises(InputError, match="uniform, full"):
+    with pytest.raises(InputError, match="uniform, stratified, layers, block"):
         make_sketch("unifrom", nn.Linear(3, 2))
 
 
