@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from pipeline.data.arrays import ArchivedArray, ArraySource
@@ -64,9 +65,9 @@ def build(options: ArraysOptions) -> Benchmark:
 
 def _keys(path: Path) -> list[str]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
             return sorted(archive.files)
-    except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:
+    except (OSError, BadZipFile) as error:
         raise InputError(f"{path} is no NumPy archive: {error}", "benchmark.path") from None
 
 

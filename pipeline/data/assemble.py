@@ -114,9 +114,12 @@ def assemble(
         said += skipped
     candidates = _ordered(candidates, rules.seed)
     candidates = _held_out(candidates, rules.holdout)
-    # Copies within the training data may be torn apart by the hold-out: nobody's mistake.
-    own = {name: candidates[name] for name in ("train", "val") if name in candidates}
-    checked = candidates if rules.drop_copies else own if "val" not in pools else {}
+    checked: Mapping[str, Pool] = {}
+    if rules.drop_copies:
+        checked = candidates
+    elif "val" in candidates and "val" not in pools:
+        # Copies within the training data may be torn apart by the hold-out: nobody's mistake.
+        checked = {"train": candidates["train"], "val": candidates["val"]}
     without, dropped = _without_copies(checked)
     candidates |= without
     said += dropped

@@ -1,0 +1,83 @@
+import pytest
+
+from pipeline.data.table import TableOptions, build
+from pipeline.types import InputError
+
+
+@pytest.fixture
+def camera(tmp_path, jpeg, put):
+    """A table like iWildCam's: images by camera; returns a writer of its rows."""
+
+    def write(rows, header="path,label,domain,split"):
+        lines = [header]
+        for i, row in enumerate(rows):
+            put(tmp_path / f"{i}.jpg", jpeg(i))
+            lines.append(f"{i}.jpg,{row}")
+        (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+        return str(tmp_path / "table.csv")
+
+    return write
+
+
+ROWS = [
+    *["10,north,train", "2,south,train"] * 5,
+    "2,north,id_val",
+    "10,south,id_test",
+    "2,east,test",
+    "10,west,test",
+    "2,east,val",
+]
+MAPPED = {"id_val": "val", "test": "ood_test", "val": None}
+
+
+def test_a_table_becomes_splits_with_domains(camera):
+    built = build(TableOptions(path=camera(ROWS), splits=MAPPED))
+    sizes = {name: len(split) for name, split in built.splits.items()}
+    assert sizes == {"train": 10, "val": 1, "id_test": 1, "ood_test": 2}
+    assert built.classes == ["2", "10"]
+    assert built.group_names == ("east", "north", "south", "west")
+    for split in built.splits.values():
+        for name, label, group in zip(split.ids, split.labels, split.groups, strict=True):
+            row = ROWS[int(name.removesuffix(".jpg"))].split(",")
+            assert [built.classes[label], built.group_names[group]] == row[:2]
+
+
+def test_columns_may_have_other_names_and_no_domain(camera):
+    rows = ["cat,train", "dog,train", "cat,id_test"]
+    path = camera(rows, header="file,animal,part")
+    columns = {"path": "file", "label": "animal", "domain": None, "split": "part"}
+    built = build(TableOptions(path=path, columns=columns, holdout=0))
+    assert built.group_names == ()
+    assert built.classes == ["cat", "dog"]
+    with pytest.raises(InputError, match="no column path, label, domain, split; its columns are f"):
+        build(TableOptions(path=path))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["1,a,train", "2,a,elsewhere"], "split 'elsewhere' is none of"),
+        (["1,a,train", "2,a,ood_x"], "split ood_x has labels that no training row has: 2"),
+        (["1,a,id_test"], "no row of split train"),
+        (["1,a,train", ",a,train"], "line 3: a value is missing"),
+        (["1,a,train", "1,a"], "line 3: a value is missing"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(camera, rows, message):
+    with pytest.raises(InputError, match=message):
+        build(TableOptions(path=camera(rows), holdout=0))
+
+
+def test_a_listed_image_that_is_missing_is_named_or_skipped(camera, tmp_path):
+    path = camera(["1,a,train", "1,b,train", "1,a,id_test"])
+    (tmp_path / "1.jpg").unlink()
+    with pytest.raises(InputError, match=r"1\.jpg: No such file"):
+        build(TableOptions(path=path, holdout=0))
+    built = build(TableOptions(path=path, holdout=0, on_bad="skip"))
+    assert len(built.splits["train"]) == 1
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(InputError, match="no CSV table"):
+        build(TableOptions(path=str(tmp_path / "x.csv")))
