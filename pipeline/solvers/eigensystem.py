@@ -1,0 +1,69 @@
+"""K on a subspace, in eigen-coordinates: every ridge and stopping time is then a vector product.
+
+From a full eigendecomposition the subspace is everything and all is exact; from a block Krylov
+basis the eigenvalues are Ritz values and what is computed converges as the basis grows.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.solvers.krylov import KrylovBasis
+from pipeline.solvers.operator import product
+
+
+@dataclass(frozen=True)
+class Eigensystem:
+    """Ritz pairs and the targets in their coordinates; Ritz vectors are ``basis @ rotation``."""
+
+    eigenvalues: Float[Tensor, " s"]
+    """Ascending."""
+    basis: Float[Tensor, "n s"]
+    rotation: Float[Tensor, "s s"] | None
+    """None where the basis holds the eigenvectors themselves."""
+    coordinates: Float[Tensor, "s k"]
+    """UᵀY."""
+    exact: bool
+    """Whether the subspace is invariant: no error but rounding."""
+
+    def dual_weights(self, filters: Float[Tensor, "s j"]) -> Float[Tensor, "n k"]:
+        """α = U g(Λ) UᵀY; ``filters`` holds one column, or one per target."""
+        return self.basis @ self._rotated(filters * self.coordinates)
+
+    def project(self, K_cross: Float[Tensor, "m n"]) -> Float[Tensor, "m s"]:
+        """K_cross U: predictions are this times filtered coordinates."""
+        return self.rotate(product(K_cross, self.basis).to(self.basis.device))
+
+    def rotate(self, projected: Float[Tensor, "m s"]) -> Float[Tensor, "m s"]:
+        """Rows in basis coordinates turned to eigen-coordinates."""
+        return projected if self.rotation is None else projected @ self.rotation
+
+    def _rotated(self, coordinates: Tensor) -> Tensor:
+        return coordinates if self.rotation is None else self.rotation @ coordinates
+
+
+def ritz_system(krylov: KrylovBasis) -> Eigensystem:
+    """The Rayleigh–Ritz pairs of the basis so far, with the targets it was started from."""
+    eigenvalues, rotation = torch.linalg.eigh(krylov.projected)
+    start = krylov.coefficients
+    return Eigensystem(
+        eigenvalues=eigenvalues,
+        basis=krylov.vectors,
+        rotation=rotation,
+        coordinates=rotation[: start.shape[0]].T @ start,
+        exact=krylov.exhausted,
+    )
+
+
+def filtered_predictions(
+    projected: Float[Tensor, "m s"],
+    filters: Float[Tensor, "q s"],
+    coordinates: Float[Tensor, "s k"],
+) -> Float[Tensor, "q m k"]:
+    """Predictions of q filters at once: one product of (m, s) with (s, q k)."""
+    q, k = filters.shape[0], coordinates.shape[1]
+    weights = (filters.T[:, :, None] * coordinates[:, None, :]).reshape(-1, q * k)
+    predictions = projected @ weights
+    return predictions.reshape(-1, q, k).transpose(0, 1)
