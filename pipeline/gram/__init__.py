@@ -9,7 +9,8 @@
 | ``gram_primal`` | ΦᵀΦ and ΦᵀY, for more rows than columns |
 """
 
-from pipeline.gram.blocks import DIAGONAL, gram_blocks, gram_prefixes
+from pipeline.gram.blocks import gram_blocks, gram_prefixes
+from pipeline.gram.finish import DIAGONAL
 from pipeline.gram.panels import PANEL_COLUMNS
 from pipeline.gram.primal import gram_primal
 from pipeline.gram.rows import gram, gram_rows

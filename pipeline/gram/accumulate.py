@@ -1,14 +1,13 @@
-"""Accumulating panels into kernel blocks on the CPU, in place and at GEMM speed.
+"""Adding panels to kernel blocks on the CPU, in place and at GEMM speed.
 
 BLAS is column-major: a row-major panel (n, w) is its transpose (w, n) without a copy. Kernels are
 Fortran-ordered here, so that BLAS adds to them in place; their transposes are what callers get.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.linalg import blas
-
-TILE = 1024
-"""Rows and columns of the tiles in which the triangle is mirrored."""
 
 
 def new_block(rows: int, columns: int) -> np.ndarray:
@@ -36,14 +35,30 @@ def add_squared_norms(norms: np.ndarray, panel: np.ndarray) -> None:
     norms += np.einsum("ij,ij->i", panel, panel)
 
 
-def mirror_upper(K: np.ndarray) -> None:
-    """Copy the upper triangle of ``K`` (n, n) onto the lower, in place, tile by tile."""
-    n = len(K)
-    for i in range(0, n, TILE):
-        rows = slice(i, min(i + TILE, n))
-        for j in range(0, i, TILE):
-            columns = slice(j, j + TILE)
-            K[rows, columns] = K[columns, rows].T
-        tile = K[rows, rows]
-        lower = np.tril_indices(len(tile), -1)
-        tile[lower] = tile.T[lower]
+@dataclass
+class Sums:
+    """What a pass accumulates, without the weights' common factors."""
+
+    triangle: np.ndarray
+    """Lower triangle of K (n, n), Fortran order: row by row, its transpose's upper one."""
+    cross: np.ndarray
+    """K (n, m) of the training rows with all others, Fortran order; m may be 0."""
+    norms: np.ndarray
+    """Squared norms of the other rows, float64 (m,)."""
+
+    @classmethod
+    def zeros(cls, n: int, m: int) -> "Sums":
+        """Nothing added yet."""
+        return cls(new_block(n, n), new_block(n, m), np.zeros(m))
+
+    def add(self, panel: np.ndarray) -> None:
+        """Add one panel of all rows (n + m, w), the training rows first."""
+        n = len(self.triangle)
+        add_triangle(self.triangle, panel[:n])
+        if len(panel) > n:
+            add_product(self.cross, panel[:n], panel[n:])
+            add_squared_norms(self.norms, panel[n:])
+
+    def copy(self) -> "Sums":
+        """A copy to finish while the pass goes on."""
+        return Sums(self.triangle.copy("F"), self.cross.copy("F"), self.norms.copy())

@@ -6,49 +6,27 @@ panel in order, so that the same panels give the same bytes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import torch
 
-from pipeline.gram import accumulate
-from pipeline.gram.kernel_form import center_blocks, normalize_blocks
+from pipeline.gram.accumulate import Sums
+from pipeline.gram.device import (
+    DEVICE_PANEL_COLUMNS,
+    Prefix,
+    accumulate_on_device,
+    device_of,
+    resident_panels,
+    streamed_panels,
+)
+from pipeline.gram.finish import Form, finish
 from pipeline.gram.panels import PANEL_COLUMNS, column_ranges_of, weighted_panels
 from pipeline.gram.sources import StackedSource, as_source
 from pipeline.gram.weighting import Weighting, weighting
 from pipeline.types import InputError
 
-DIAGONAL = "_diagonal"
-"""``blocks[name + DIAGONAL]`` holds k(x, x) of the rows of a cross-kernel."""
-
-
-@dataclass
-class Sums:
-    """What a pass accumulates: unweighted by common factors, one triangle only."""
-
-    triangle: np.ndarray
-    """Lower triangle of K (n, n), Fortran order."""
-    cross: np.ndarray
-    """K (n, m) of training rows with all others, Fortran order; m may be 0."""
-    norms: np.ndarray
-    """Squared norms of the other rows, float64 (m,)."""
-
-    @classmethod
-    def zeros(cls, n: int, m: int) -> "Sums":
-        """Nothing added yet."""
-        return cls(accumulate.new_block(n, n), accumulate.new_block(n, m), np.zeros(m))
-
-    def add(self, panel: np.ndarray) -> None:
-        """Add one panel (n + m, w)."""
-        n = len(self.triangle)
-        accumulate.add_triangle(self.triangle, panel[:n])
-        if len(panel) > n:
-            accumulate.add_product(self.cross, panel[:n], panel[n:])
-            accumulate.add_squared_norms(self.norms, panel[n:])
-
-    def copy(self) -> "Sums":
-        """A copy to finish while the pass goes on."""
-        return Sums(self.triangle.copy("F"), self.cross.copy("F"), self.norms.copy())
+Blocks = dict[str, Any]
+"""NumPy arrays, or tensors on the GPU that computed them, by name."""
 
 
 def gram_blocks(
@@ -58,9 +36,10 @@ def gram_blocks(
     weights: Any = None,
     center: bool = False,
     normalize: bool = False,
-    panel_columns: int = PANEL_COLUMNS,
     columns: slice = slice(None),
-) -> dict[str, np.ndarray]:
+    panel_columns: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Blocks:
     """K of the training rows and of all other rows with them, in one pass over the features.
 
     ``train`` and ``others`` are feature stores or arrays. Returns ``"train"`` (n, n) and, for each
@@ -68,9 +47,12 @@ def gram_blocks(
     what a Gaussian process and the share outside the training span need. K = Φ W² Φᵀ with the
     stores' own weights unless ``weights`` (p,) are given. ``columns`` restricts the sum: the
     kernels of the column ranges that workers compute add up to the whole.
+
+    NumPy arrays come back, float32; tensors on the GPU where ``device`` is one, or where all
+    features are tensors on one.
     """
-    ranges = column_ranges_of(as_source(train).shape[1], columns, panel_columns)
-    [(_, blocks)] = _prefixes(train, others or {}, weights, ranges, (), center, normalize)
+    form = Form(center, normalize)
+    [(_, blocks)] = _pass(train, others or {}, weights, columns, (), panel_columns, device, form)
     return blocks
 
 
@@ -82,80 +64,83 @@ def gram_prefixes(
     weights: Any = None,
     center: bool = False,
     normalize: bool = False,
-    panel_columns: int = PANEL_COLUMNS,
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    panel_columns: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Iterator[tuple[int, Blocks]]:
     """The blocks of :func:`gram_blocks` for the first q columns, for each q of ``sizes`` and for p.
 
     All come out of one pass, each when it is reached. For sketches whose prefixes are samples
     (``prefix_closed``): a prefix of q columns is weighted by p/q more than those columns in all p.
     """
-    p = as_source(train).shape[1]
+    form, everything = Form(center, normalize), slice(None)
+    yield from _pass(train, others or {}, weights, everything, sizes, panel_columns, device, form)
+
+
+def _pass(
+    train: Any,
+    others: Mapping[str, Any],
+    weights: Any,
+    columns: slice,
+    sizes: Sequence[int],
+    panel_columns: int | None,
+    device: str | torch.device,
+    form: Form,
+) -> Iterator[tuple[int, Blocks]]:
+    """One pass over the features; the finished blocks at every prefix asked for and at the end."""
+    if "train" in others:
+        raise InputError("the name 'train' stands for the training rows themselves.")
+    features = [train, *others.values()]
+    resident = device_of(features)
+    sources = [as_source(values, weights) for values in features]
+    p = sources[0].shape[1]
+    check_sizes(sizes, p)
+    default = PANEL_COLUMNS if resident is None else DEVICE_PANEL_COLUMNS
+    ranges = column_ranges_of(p, columns, panel_columns or default, sizes)
+    weightings = [weighting(source) for source in sources]
+    factors = dict(zip(["train", *others], (w.factor for w in weightings), strict=True))
+    on = resident or torch.device(device)
+    if on.type == "cpu":
+        prefixes = _on_cpu(StackedSource(sources), weightings, ranges, sizes)
+    else:
+        panels = (
+            resident_panels(features, weightings, ranges)
+            if resident
+            else streamed_panels(StackedSource(sources), weightings, ranges, on)
+        )
+        rows = [source.shape[0] for source in sources]
+        prefixes = accumulate_on_device(panels, rows, ranges, sizes, on)
+    for q, K, crosses, norms in prefixes:
+        # A prefix stands for all columns; a worker's range of columns only for itself.
+        extra = p / q if sizes else 1.0
+        named_crosses = dict(zip(others, crosses, strict=True))
+        named_norms = dict(zip(others, norms, strict=True))
+        blocks = finish(K, named_crosses, named_norms, factors, extra, form)
+        yield q, {name: b if b.is_cuda else b.numpy() for name, b in blocks.items()}
+
+
+def _on_cpu(
+    stack: StackedSource,
+    weightings: Sequence[Weighting],
+    ranges: Sequence[slice],
+    sizes: Sequence[int],
+) -> Iterator[Prefix]:
+    n = stack.row_ranges[0].stop
+    own = [slice(rows.start - n, rows.stop - n) for rows in stack.row_ranges[1:]]
+    sums = Sums.zeros(n, stack.shape[0] - n)
+    for columns, panel in weighted_panels(stack, weightings, ranges):
+        sums.add(panel)
+        last = columns == ranges[-1]
+        if last or columns.stop in sizes:
+            part = sums if last else sums.copy()
+            K, cross = torch.from_numpy(part.triangle), torch.from_numpy(part.cross.T)
+            norms = torch.from_numpy(part.norms)
+            yield columns.stop, K, [cross[rows] for rows in own], [norms[rows] for rows in own]
+
+
+def check_sizes(sizes: Sequence[int], p: int) -> None:
+    """Refuse prefixes that the features do not have."""
     for size in sizes:
         if not 0 < size <= p:
             raise InputError(
                 f"{size} columns are asked for, the features have {p}.", "kernel.sizes"
             )
-    ranges = column_ranges_of(p, slice(None), panel_columns, sizes)
-    yield from _prefixes(train, others or {}, weights, ranges, sizes, center, normalize)
-
-
-def _prefixes(
-    train: Any,
-    others: Mapping[str, Any],
-    weights: Any,
-    ranges: list[slice],
-    sizes: Sequence[int],
-    center: bool,
-    normalize: bool,
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    stack, weightings = stacked(train, others, weights)
-    n, p = stack.row_ranges[0].stop, stack.shape[1]
-    sums = Sums.zeros(n, stack.shape[0] - n)
-    last = ranges[-1].stop
-    for columns, panel in weighted_panels(stack, weightings, ranges):
-        sums.add(panel)
-        q = columns.stop
-        if q in sizes or q == last:
-            # A prefix stands for all columns; a worker's share of the columns is only a share.
-            extra = p / q if sizes else 1.0
-            part = sums if q == last else sums.copy()
-            yield q, finished(part, list(others), stack, weightings, extra, center, normalize)
-
-
-def stacked(
-    train: Any, others: Mapping[str, Any], weights: Any
-) -> tuple[StackedSource, list[Weighting]]:
-    """All features one under the other, the training rows first, and each source's weighting."""
-    if "train" in others:
-        raise InputError("the name 'train' stands for the training rows themselves.")
-    sources = [as_source(features, weights) for features in (train, *others.values())]
-    return StackedSource(sources), [weighting(source) for source in sources]
-
-
-def finished(
-    sums: Sums,
-    names: Sequence[str],
-    stack: StackedSource,
-    weightings: Sequence[Weighting],
-    extra: float,
-    center: bool,
-    normalize: bool,
-) -> dict[str, np.ndarray]:
-    """Whole kernels from the sums, in the sums' memory: factors, the other triangle, options."""
-    n, training = len(sums.triangle), weightings[0].factor
-    # The transpose of a Fortran-ordered lower triangle is a row-major upper one.
-    K = sums.triangle.T
-    K *= np.float32(extra * training**2)
-    accumulate.mirror_upper(K)
-    crosses, norms = {}, {}
-    for name, rows, weights in zip(names, stack.row_ranges[1:], weightings[1:], strict=True):
-        own = slice(rows.start - n, rows.stop - n)
-        crosses[name] = sums.cross.T[own]
-        crosses[name] *= np.float32(extra * training * weights.factor)
-        norms[name] = sums.norms[own] * (extra * weights.factor**2)
-    if center:
-        center_blocks(K, crosses, norms)
-    if normalize:
-        normalize_blocks(K, crosses, norms)
-    diagonals = {name + DIAGONAL: values for name, values in norms.items()}
-    return {"train": K, **crosses, **diagonals}

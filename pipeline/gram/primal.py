@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from pipeline.gram import accumulate
+from pipeline.gram.finish import mirror_lower
 from pipeline.gram.panels import converted, read_ahead, row_ranges
 from pipeline.gram.sources import PanelSource, as_source
 from pipeline.gram.weighting import weighting
@@ -38,7 +39,8 @@ def gram_primal(
             moments += panel.T @ Y[rows]
     C = block.T
     C *= np.float32(weights_of.factor**2)
-    accumulate.mirror_upper(C)
+    # Fortran order's lower triangle is the upper one row by row.
+    mirror_lower(torch.from_numpy(C.T))
     if moments is not None:
         moments *= np.float32(weights_of.factor)
     return C, moments

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pipeline.types import InputError
 
-PANEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+PANEL_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+"""Types that panels keep; all others are read as float32."""
 
 
 @runtime_checkable
@@ -37,23 +38,21 @@ class PanelSource(Protocol):
 
 
 class ArraySource:
-    """An array or CPU tensor in memory as a panel source; float64 is read as float32."""
+    """An array or tensor in memory as a panel source; float64 is read as float32.
+
+    A tensor in a GPU's memory stays there: ``read`` brings over only what is asked for.
+    """
 
     def __init__(self, array: Any, weights: Any = None) -> None:
-        if isinstance(array, Tensor):
-            array = array.detach().cpu()
-            logical = array.dtype
-            values = (array.view(torch.uint16) if logical == torch.bfloat16 else array).numpy()
-        else:
-            values = np.asarray(array)
-            logical = torch.float16 if values.dtype == np.float16 else torch.float32
-        if values.ndim != 2 or (values.dtype.kind != "f" and logical != torch.bfloat16):
+        # No copy, and no warning about arrays that cannot be written: they are only read.
+        values = array.detach() if isinstance(array, Tensor) else np.asarray(array)
+        floating = "float" in str(values.dtype)
+        if values.ndim != 2 or not floating:
             raise InputError(
                 f"features must be floating-point numbers of shape (n, p), got {values.dtype} of "
-                f"shape {values.shape}."
+                f"shape {tuple(values.shape)}."
             )
         self._values = values
-        self._dtype = logical if logical in PANEL_DTYPES else torch.float32
         self._weights = weights
 
     @property
@@ -65,17 +64,27 @@ class ArraySource:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the panels."""
-        return self._dtype
+        own = str(self._values.dtype).removeprefix("torch.")
+        return PANEL_DTYPES.get(own, torch.float32)
 
     def read(self, columns: slice, out: Tensor, rows: slice = slice(None)) -> None:
         """Copy a column range into ``out``."""
+        values = self._values[rows, columns]
+        if isinstance(values, Tensor):
+            values = _plain(values.cpu())
         # NumPy copies: torch would start threads of its own beside the arithmetic's.
-        plain = out.view(torch.uint16) if out.dtype == torch.bfloat16 else out
-        np.copyto(plain.numpy(), self._values[rows, columns], casting="same_kind")
+        np.copyto(_plain(out), values, casting="same_kind")
 
     def weights(self) -> np.ndarray:
         """Given weights, or ones."""
         return np.ones(self.shape[1]) if self._weights is None else np.asarray(self._weights)
+
+
+def _plain(tensor: Tensor) -> np.ndarray:
+    """A CPU tensor's memory as NumPy knows it (bfloat16 as 16-bit integers)."""
+    known = tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
+    array: np.ndarray = known.numpy()
+    return array
 
 
 class StackedSource:
