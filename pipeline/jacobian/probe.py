@@ -1,0 +1,93 @@
+"""The plan tried on two samples, against plain autograd, before it is used.
+
+What the rules computed is compared, parameter by parameter, with one backward pass per sample. A
+parameter that does not agree (its samples lie along the second axis; or its module runs code that
+torch functions do not show) is tried in the other layout, and else goes through the fallback.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.jacobian.fallback import Scalars, gradients_of, requiring_grad, run_model
+from pipeline.jacobian.plan import Piece
+from pipeline.types import Inputs, slice_inputs
+
+logger = logging.getLogger(__name__)
+
+FLOOR = 1e-3
+"""Gradients this far under the others' (the bias of attention keys: zero but for rounding) are not
+compared to more digits than the others."""
+
+Values = dict[str, list[Tensor]]
+
+
+def two_samples(inputs: Inputs) -> Inputs:
+    """The first two samples of a batch; a single one twice."""
+    if isinstance(inputs, Tensor):
+        return torch.cat([inputs, inputs])[:2] if len(inputs) < 2 else inputs[:2]
+    tensors = {name: two_samples(tensor) for name, tensor in inputs.items()}
+    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+
+
+def recording(pieces: dict[str, list[Piece]]) -> tuple[dict[str, list[Piece]], Values]:
+    """The same pieces, whose values are kept apart by parameter."""
+    values: Values = {name: [torch.zeros(())] * len(parts) for name, parts in pieces.items()}
+
+    def recorder(name: str, number: int) -> Callable[[Tensor, Tensor], None]:
+        def add(_: Tensor, found: Tensor) -> None:
+            values[name][number] = values[name][number].to(found.device) + found.double()
+
+        return add
+
+    recorded = {
+        name: [dataclasses.replace(part, add=recorder(name, i)) for i, part in enumerate(parts)]
+        for name, parts in pieces.items()
+    }
+    return recorded, values
+
+
+def reference(
+    model: nn.Module, pieces: dict[str, list[Piece]], inputs: Inputs, scalars: Scalars
+) -> Values:
+    """The same values from one backward pass per sample, of the first scalar."""
+    parameters = dict(model.named_parameters())
+    chosen = [parameters[name] for name in pieces]
+    with requiring_grad(chosen):
+        outputs = scalars(run_model(model, inputs))
+        found = []
+        for i in range(2):
+            gradients = gradients_of(outputs[i, 0], chosen)
+            found.append([
+                [part.keep.select(gradient.unsqueeze(0)).double() for part in parts]
+                for gradient, parts in zip(gradients, pieces.values(), strict=True)
+            ])  # fmt: skip
+    return {
+        name: [torch.cat([found[i][j][part] for i in range(2)]) for part in range(len(parts))]
+        for j, (name, parts) in enumerate(pieces.items())
+    }
+
+
+def disagreeing(values: Values, wanted: Values, tolerance: float) -> list[str]:
+    """Parameters whose values differ from the wanted ones by more than rounding."""
+    squares = sum(float(part.square().sum()) for parts in wanted.values() for part in parts)
+    count = sum(part.numel() for parts in wanted.values() for part in parts)
+    typical = (squares / max(count, 1)) ** 0.5
+    wrong = []
+    for name, parts in wanted.items():
+        for ours, theirs in zip(values[name], parts, strict=True):
+            error = float((ours.to(theirs.device) - theirs).norm())
+            scale = float(theirs.norm()) + FLOOR * typical * theirs.numel() ** 0.5
+            # Written so that NaN is no agreement; non-finite features are reported elsewhere.
+            if not error <= tolerance * scale and bool(torch.isfinite(theirs).all()):
+                wrong.append(name)
+                break
+    return wrong
+
+
+def first_rows(inputs: Inputs, count: int) -> Inputs:
+    """The first samples of a batch."""
+    return slice_inputs(inputs, slice(0, count))
