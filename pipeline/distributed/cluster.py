@@ -1,0 +1,101 @@
+"""Joining a Ray cluster, or starting one on this machine, quietly; and what it has to offer."""
+
+import importlib.util
+import logging
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.types import InputError, MissingExtraError
+
+logger = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 128 * 2**20
+"""Blocks carry numbers and results are small: Ray's default would take 30 % of the memory."""
+
+
+@dataclass(frozen=True)
+class ClusterResources:
+    """What a Ray cluster has, over all its nodes."""
+
+    nodes: int
+    cores: int
+    gpus: int
+    memory_bytes: int
+    """Memory that Ray gives to workers, in bytes."""
+
+
+def ray_installed() -> bool:
+    """Whether Ray can be imported; does not import it."""
+    return importlib.util.find_spec("ray") is not None
+
+
+def cluster_address(address: str | None) -> str | None:
+    """The cluster to join: the address given, or the environment's ``RAY_ADDRESS``."""
+    return address or os.environ.get("RAY_ADDRESS") or None
+
+
+def connect(address: str | None, *, cores: int | None = None) -> bool:
+    """Make Ray ready in this process; says whether this call did it.
+
+    Joins the cluster at ``address`` or in ``RAY_ADDRESS``, otherwise starts one on this machine
+    that has ``cores`` CPUs. Authentication is left as ``RAY_AUTH_MODE`` and Ray have it.
+    """
+    if not ray_installed():
+        raise MissingExtraError("ray", "cluster", "the Ray executor")
+    # Before the import, which reads them. The second: workers that ask for no GPU see the
+    # variables as they are, instead of a warning about a future change.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return False
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    _start_or_join(cluster_address(address), cores)
+    if threading.current_thread() is threading.main_thread() and callable(on_sigterm):
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray replaces the program's own handler
+    return True
+
+
+def _start_or_join(address: str | None, cores: int | None) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+        "configure_logging": False,
+    }
+    if address is None:
+        ray.init(
+            address="local",  # never the cluster that somebody else runs on this machine
+            num_cpus=cores,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            **quiet,
+        )
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"no Ray cluster answers at {address!r} ({error}). Start one with `ray start --head`, "
+            "or leave the address out to use this machine alone.",
+            "executor.address",
+        ) from None
+
+
+def cluster_resources(address: str | None, *, cores: int | None = None) -> ClusterResources:
+    """Nodes, cores, GPUs and memory of the cluster; connects when that has not been done."""
+    connect(address, cores=cores)
+    import ray
+
+    total = ray.cluster_resources()
+    return ClusterResources(
+        nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
+        cores=int(total.get("CPU", 0)),
+        gpus=int(total.get("GPU", 0)),
+        memory_bytes=int(total.get("memory", 0)),
+    )

@@ -1,0 +1,119 @@
+"""What every executor offers, and the rules that all of them keep.
+
+``run(make_worker, spec, blocks, on_done)`` calls the module-level function ``make_worker(spec)``
+once in each worker; what it returns is called with one block number at a time. Blocks are handed
+out in the order given and may run twice: a block's work must give the same bytes each time.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from pipeline.log import BlockDone, Listener
+from pipeline.types import InputError
+
+logger = logging.getLogger(__name__)
+
+BlockFunction = Callable[[int], BlockDone]
+MakeWorker = Callable[[Any], BlockFunction]
+
+
+class BlockFailedError(InputError):
+    """A block that failed as often as it may; finished blocks are safe, a new run resumes."""
+
+    def __init__(self, block: int, attempts: int, cause: str) -> None:
+        self.block, self.attempts = block, attempts
+        super().__init__(
+            f"block {block} failed {attempts} times, the last time with: {cause}\n"
+            "Finished blocks are kept; the same command continues once the cause is gone."
+        )
+
+
+class WorkerFailedError(InputError):
+    """Workers that cannot start, so that no block ever would."""
+
+    def __init__(self, attempts: int, cause: str) -> None:
+        super().__init__(f"no worker could start in {attempts} attempts; the last error: {cause}")
+
+
+@dataclass(frozen=True)
+class BlockRetry:
+    """A block went wrong and will be tried again."""
+
+    block: int
+    attempt: int
+    """Failed attempts so far."""
+    cause: str
+
+
+RetryListener = Callable[[BlockRetry], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of blocks went."""
+
+    blocks: int = 0
+    retries: int = 0
+    """Attempts that failed and were repeated."""
+    workers_lost: int = 0
+    """Worker processes that died or hung and were replaced."""
+    startup_seconds: float = 0.0
+    """From the call to the first worker that was ready."""
+    work_seconds: float = 0.0
+    """From the first ready worker to the last finished block."""
+    busy_seconds: float = 0.0
+    """Seconds inside block functions, summed over the workers."""
+
+
+class Executor(Protocol):
+    """Runs blocks; used as a context manager, since workers may outlive one ``run``."""
+
+    workers: int
+    threads: int
+
+    def run(
+        self,
+        make_worker: MakeWorker,
+        spec: Any,
+        blocks: Sequence[int],
+        on_done: Listener,
+        on_retry: RetryListener | None = None,
+    ) -> Outcome:
+        """Do every block; ``on_done`` hears of each finished one, in the calling thread.
+
+        Raises the worker's own :class:`~pipeline.types.InputError` (never tried again), or
+        :class:`BlockFailedError` when anything else went wrong with one block too often.
+        """
+
+    def close(self) -> None:
+        """End what this executor started."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+class Attempts:
+    """Counts the failures of each block and says when it is enough."""
+
+    def __init__(self, most: int, on_retry: RetryListener | None) -> None:
+        self._most = most
+        self._on_retry = on_retry
+        self._failures: Counter[int] = Counter()
+
+    @property
+    def retries(self) -> int:
+        """Failed attempts so far, over all blocks."""
+        return self._failures.total()
+
+    def failed(self, block: int, cause: str) -> None:
+        """Note one failure; raises :class:`BlockFailedError` at the last one allowed."""
+        self._failures[block] += 1
+        attempt = self._failures[block]
+        if attempt >= self._most:
+            raise BlockFailedError(block, attempt, cause)
+        logger.warning("block %d failed (attempt %d of %d): %s", block, attempt, self._most, cause)
+        if self._on_retry is not None:
+            self._on_retry(BlockRetry(block, attempt, cause))

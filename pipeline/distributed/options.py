@@ -1,0 +1,31 @@
+"""What a user may say about where the blocks run."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config import Options
+
+Auto = Literal["auto"]
+
+
+class ExecutorOptions(Options):
+    """Where the blocks run, and on how many workers."""
+
+    kind: Literal["auto", "local", "ray"] = "auto"
+    """``local`` is this process; ``auto`` is Ray when it is installed and there is more than one
+    worker or a cluster address."""
+    workers: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Worker processes; ``auto`` takes what cores, GPUs and memory allow."""
+    threads: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Computing threads of one worker; ``auto`` divides the cores among the workers."""
+    address: str | None = None
+    """Ray cluster to join (``auto``, ``host:port`` or ``ray://host:port``); without one, the
+    environment's ``RAY_ADDRESS``, and without that a cluster of this machine alone."""
+    gpus_per_worker: Auto | Annotated[float, Field(ge=0, le=8)] = "auto"
+    """GPUs of one worker, parts of one allowed; ``auto`` is one where there are any."""
+    max_retries_per_block: int = Field(3, ge=1)
+    """Attempts of one block (its first included) before the job stops."""
+    block_timeout: Annotated[float, Field(gt=0)] | None = None
+    """Seconds a block may take before its Ray worker is replaced and the block tried again;
+    without it blocks may take any time."""

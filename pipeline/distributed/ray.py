@@ -1,0 +1,132 @@
+"""Blocks over Ray: plain actors that pull blocks from one queue in the driver.
+
+The driver alone decides about retries: actors are never restarted by Ray, a dead one is replaced
+and its unfinished blocks are handed out again. Actors live until :meth:`RayExecutor.close`, so
+that a second run does not pay for their start again.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.distributed.cluster import connect
+from pipeline.distributed.executor import MakeWorker, Outcome, RetryListener
+from pipeline.distributed.ray_run import RayRun
+from pipeline.distributed.ray_worker import BlockWorker
+from pipeline.log import Listener
+
+logger = logging.getLogger(__name__)
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class RayExecutor:
+    """Runs blocks on ``workers`` actors of ``threads`` computing threads each."""
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        threads: int,
+        address: str | None = None,
+        gpus_per_worker: float = 0.0,
+        max_retries_per_block: int = 3,
+        block_timeout: float | None = None,
+        log_folder: Path | None = None,
+    ) -> None:
+        self.workers, self.threads = workers, threads
+        self._address = address
+        self._gpus_per_worker = gpus_per_worker
+        self._max_retries_per_block = max_retries_per_block
+        self._block_timeout = block_timeout
+        self._log_folder = log_folder.absolute() if log_folder else None
+        self._started_ray = False
+        self._actors: dict[int, Any] = {}
+
+    def connect(self) -> None:
+        """Join or start Ray; :meth:`run` does it when nobody has before."""
+        self._started_ray |= connect(self._address, cores=self.workers * self.threads)
+
+    def run(
+        self,
+        make_worker: MakeWorker,
+        spec: Any,
+        blocks: Sequence[int],
+        on_done: Listener,
+        on_retry: RetryListener | None = None,
+    ) -> Outcome:
+        """Do every block; see :class:`~pipeline.distributed.executor.Executor`."""
+        if not blocks:
+            return Outcome()
+        self.connect()
+        run = RayRun(
+            self,
+            (make_worker, spec),
+            blocks,
+            workers=min(self.workers, len(blocks)),
+            max_retries_per_block=self._max_retries_per_block,
+            block_timeout=self._block_timeout,
+            on_retry=on_retry,
+        )
+        try:
+            outcome = run.complete(on_done)
+        except BaseException:
+            # Also Ctrl-C and SIGTERM: whatever still computes is of no use to anybody.
+            self.stop_workers()
+            raise
+        for actor in self._actors.values():
+            actor.release.remote()
+        return outcome
+
+    def actor(self, index: int) -> Any:
+        """The handle of this worker's actor, made when there is none."""
+        if index not in self._actors:
+            self._actors[index] = self._new_actor(index)
+        return self._actors[index]
+
+    def discard(self, index: int) -> None:
+        """Make sure that this worker's actor is gone; the next call makes another."""
+        actor = self._actors.pop(index, None)
+        if actor is None:
+            return
+        import ray
+
+        if ray.is_initialized():
+            ray.kill(actor, no_restart=True)
+
+    def stop_workers(self) -> None:
+        """End all actors, for example before others need their CPUs."""
+        for index in list(self._actors):
+            self.discard(index)
+
+    def close(self) -> None:
+        """End the actors, and Ray if this executor started or joined it."""
+        self.stop_workers()
+        if self._started_ray:
+            import ray
+
+            ray.shutdown()
+            self._started_ray = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _new_actor(self, index: int) -> Any:
+        import ray
+
+        environment = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+        if self._gpus_per_worker == 0:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        actor_class = ray.remote(BlockWorker).options(
+            num_cpus=self.threads,
+            num_gpus=self._gpus_per_worker,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": environment},
+        )
+        return actor_class.remote(index, self.threads, self._log_folder)

@@ -1,0 +1,140 @@
+"""Block functions that workers of the tests import by name."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.artefact import CorruptArtefactError
+from pipeline.log import BlockDone
+from pipeline.types import InputError, MissingExtraError
+
+
+@dataclass(frozen=True)
+class Spec:
+    folder: str
+    troubled_block: int = 3
+
+    def with_trouble_in(self, block: int) -> "Spec":
+        return replace(self, troubled_block=block)
+
+    def attempts(self, block: int) -> int:
+        """How often the block was begun, over all processes."""
+        return len(list(Path(self.folder).glob(f"begun-{block}-*")))
+
+    def results(self) -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in Path(self.folder).glob("*.npy")}
+
+
+def begin(spec: Spec, block: int) -> int:
+    """Note an attempt; says the how-manieth it is."""
+    (Path(spec.folder) / f"begun-{block}-{time.time_ns()}-{os.getpid()}").touch()
+    return spec.attempts(block)
+
+
+def done(block: int) -> BlockDone:
+    return BlockDone("test", block, rows=1, seconds=0.0, peak_bytes=0)
+
+
+def write_products(spec: Spec) -> Callable[[int], BlockDone]:
+    """Each block a float32 product, saved: its bytes depend on the number of threads."""
+    weight = torch.randn(200, 300, generator=torch.Generator().manual_seed(0))
+
+    def block_function(block: int) -> BlockDone:
+        begin(spec, block)
+        rows = torch.randn(64, 200, generator=torch.Generator().manual_seed(block))
+        np.save(Path(spec.folder) / f"{block}.npy", (rows @ weight).numpy())
+        return done(block)
+
+    return block_function
+
+
+def make_troubled(trouble: Callable[[Spec, int], None]) -> Callable[[Spec], Callable]:
+    """A worker maker whose one block meets ``trouble`` first."""
+
+    def make_worker(spec: Spec) -> Callable[[int], BlockDone]:
+        write = write_products(spec)
+
+        def block_function(block: int) -> BlockDone:
+            if block == spec.troubled_block:
+                trouble(spec, block)
+            return write(block)
+
+        return block_function
+
+    return make_worker
+
+
+def _die_once(spec: Spec, block: int) -> None:
+    if begin(spec, block) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fail_once(spec: Spec, block: int) -> None:
+    if begin(spec, block) == 1:
+        raise OSError("the disk blinked")
+
+
+def _poison(spec: Spec, block: int) -> None:
+    begin(spec, block)
+    raise ZeroDivisionError("seventeen divided by nothing")
+
+
+def _die_always(spec: Spec, block: int) -> None:
+    begin(spec, block)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _user_error(spec: Spec, block: int) -> None:
+    begin(spec, block)
+    raise CorruptArtefactError("shard 3 is damaged. Delete it.", "store.root")
+
+
+def _missing_extra(spec: Spec, block: int) -> None:
+    begin(spec, block)
+    raise MissingExtraError("timm", "vision", "this model")
+
+
+def _hang_once(spec: Spec, block: int) -> None:
+    if begin(spec, block) == 1:
+        time.sleep(600)
+
+
+die_once = make_troubled(_die_once)
+fail_once = make_troubled(_fail_once)
+poisoned = make_troubled(_poison)
+die_always = make_troubled(_die_always)
+user_error = make_troubled(_user_error)
+missing_extra = make_troubled(_missing_extra)
+hang_once = make_troubled(_hang_once)
+
+
+def refuse_to_start(spec: Spec) -> Callable[[int], BlockDone]:
+    raise InputError("no weights there", "model.weights")
+
+
+def fail_to_start(spec: Spec) -> Callable[[int], BlockDone]:
+    raise RuntimeError("the device is on fire")
+
+
+def report_threads(spec: Spec) -> Callable[[int], BlockDone]:
+    def block_function(block: int) -> BlockDone:
+        return BlockDone("test", block, torch.get_num_threads(), 0.0, 0)
+
+    return block_function
+
+
+def sleep_long(spec: Spec) -> Callable[[int], BlockDone]:
+    """Blocks that note their process and then take minutes: for tests that kill the driver."""
+
+    def block_function(block: int) -> BlockDone:
+        (Path(spec.folder) / f"pid-{os.getpid()}").touch()
+        time.sleep(300)
+        return done(block)
+
+    return block_function

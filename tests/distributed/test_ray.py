@@ -1,0 +1,153 @@
+"""What only Ray can suffer: dying workers, dying drivers, clusters that belong to others."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from block_functions import (
+    die_always,
+    die_once,
+    hang_once,
+    poisoned,
+    write_products,
+)
+
+from pipeline.distributed.executor import BlockFailedError
+from pipeline.distributed.local import LocalExecutor
+from pipeline.types import InputError
+
+
+def test_a_worker_killed_in_a_block_costs_only_its_unfinished_blocks(ray_executor, spec):
+    events = []
+    outcome = ray_executor.run(die_once, spec, range(8), events.append)
+    assert sorted(event.block for event in events) == list(range(8))
+    assert outcome.workers_lost == 1
+    assert outcome.retries == 1
+    # The block that died began twice; the one that may have waited behind it, not at all.
+    assert [spec.attempts(block) for block in range(8) if block != 3] == [1] * 7
+
+
+def test_results_after_a_killed_worker_equal_the_undisturbed(ray_executor, spec, tmp_path_factory):
+    reference = type(spec)(str(tmp_path_factory.mktemp("reference")))
+    LocalExecutor(threads=1).run(write_products, reference, range(6), lambda _: None)
+    ray_executor.run(die_once, spec, range(6), lambda _: None)
+    assert spec.results() == reference.results()
+
+
+def test_a_block_that_always_kills_its_worker_stops_the_run_by_name(ray_executor, spec):
+    with pytest.raises(BlockFailedError, match=r"block 3 failed 3 times.*its worker died"):
+        ray_executor.run(die_always, spec, range(6), lambda _: None)
+    assert spec.attempts(3) == 3
+
+
+def test_a_hanging_block_is_repeated_on_a_new_worker(ray_cluster, spec):
+    from pipeline.distributed.ray import RayExecutor
+
+    with RayExecutor(workers=1, threads=1, block_timeout=2.0) as executor:
+        outcome = executor.run(hang_once, spec, range(5), lambda _: None)
+    assert (outcome.workers_lost, outcome.retries) == (1, 1)
+    assert spec.attempts(3) == 3  # begun and hung; begun again, which writes
+
+
+def test_a_second_run_finds_the_workers_warm(ray_executor, spec):
+    ray_executor.run(write_products, spec, [0, 1], lambda _: None)
+    warm = ray_executor.run(write_products, spec, [2, 3], lambda _: None)
+    assert warm.startup_seconds < 0.5
+
+
+def test_a_running_ray_is_used_and_left_running(ray_cluster, spec):
+    import ray
+
+    from pipeline.distributed.ray import RayExecutor
+
+    with RayExecutor(workers=1, threads=1) as executor:
+        executor.run(write_products, spec, [0], lambda _: None)
+    assert ray.is_initialized()
+
+
+def test_workers_log_to_files_of_their_own(ray_cluster, spec, tmp_path):
+    from pipeline.distributed.ray import RayExecutor
+
+    folder = tmp_path / "logs"
+    with (
+        RayExecutor(workers=1, threads=1, log_folder=folder) as executor,
+        pytest.raises(BlockFailedError),
+    ):
+        executor.run(poisoned, spec, [3], lambda _: None)
+    text = (folder / "worker-000.log").read_text()
+    assert "block 3 failed" in text
+    assert "ZeroDivisionError" in text
+
+
+def test_an_address_where_nothing_listens_is_a_clear_error(tmp_path):
+    program = """
+        from pipeline.distributed.cluster import connect
+        from pipeline.types import InputError
+        try:
+            connect("127.0.0.1:1")
+        except InputError as error:
+            print("REFUSED", error)
+    """
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    environment |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "2", "RAY_NUM_REDIS_GET_RETRIES": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
+    assert "REFUSED executor.address: no Ray cluster answers at '127.0.0.1:1'" in result.stdout
+
+
+DRIVER = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from block_functions import Spec, sleep_long
+    from pipeline.distributed.ray import RayExecutor
+    with RayExecutor(workers=2, threads=1) as executor:
+        executor.run(sleep_long, Spec({folder!r}), range(4), print)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_driver_leaves_no_process_behind(tmp_path, how):
+    tests = str(Path(__file__).parent)
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": tests}
+    environment.pop("RAY_ADDRESS", None)
+    program = textwrap.dedent(DRIVER.format(tests=tests, folder=str(tmp_path)))
+    driver = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    try:
+        _wait(lambda: len(list(tmp_path.glob("pid-*"))) == 2, 90)
+        family = psutil.Process(driver.pid).children(recursive=True)
+        workers = {int(file.name.removeprefix("pid-")) for file in tmp_path.glob("pid-*")}
+        assert workers <= {process.pid for process in family}
+        driver.send_signal(how)
+        assert driver.wait(60) != 0
+        _wait(lambda: not any(_runs(process) for process in family), 60)
+    finally:
+        driver.kill()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+def test_block_failures_are_input_errors_for_the_command_line():
+    assert issubclass(BlockFailedError, InputError)

@@ -1,0 +1,28 @@
+import logging
+
+import numpy as np
+
+from pipeline.distributed.worker import log_file, peak_resident_bytes, summary
+
+
+def test_peak_memory_counts_what_was_held():
+    before = peak_resident_bytes()
+    np.ones(2**24)  # 128 MiB
+    assert peak_resident_bytes() - before > 100 * 2**20 or before > 2**30
+
+
+def test_the_log_of_a_worker_goes_to_its_own_file(tmp_path):
+    with log_file(tmp_path / "logs", 7):
+        logging.getLogger("pipeline.anything").warning("shard %d is late", 3)
+    logging.getLogger("pipeline.anything").warning("not this")
+    text = (tmp_path / "logs" / "worker-007.log").read_text()
+    assert "shard 3 is late" in text
+    assert "not this" not in text
+
+
+def test_a_summary_names_type_message_and_place():
+    try:
+        [][1]
+    except IndexError as error:
+        text = summary(error)
+    assert text.startswith("IndexError: list index out of range (test_worker.py:")
