@@ -4,6 +4,7 @@ From a full eigendecomposition the subspace is everything and all is exact; from
 basis the eigenvalues are Ritz values and what is computed converges as the basis grows.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from pipeline.solvers.krylov import KrylovBasis
 from pipeline.solvers.operator import product
+
+CHUNK_COLUMNS = 2048
+"""Columns of one product of filtered predictions: wide enough for GEMM speed."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,19 @@ def ritz_system(krylov: KrylovBasis) -> Eigensystem:
     )
 
 
-def filtered_predictions(
+def filtered_chunks(
     projected: Float[Tensor, "m s"],
     filters: Float[Tensor, "q s"],
     coordinates: Float[Tensor, "s k"],
-) -> Float[Tensor, "q m k"]:
-    """Predictions of q filters at once: one product of (m, s) with (s, q k)."""
-    q, k = filters.shape[0], coordinates.shape[1]
-    weights = (filters.T[:, :, None] * coordinates[:, None, :]).reshape(-1, q * k)
-    predictions = projected @ weights
-    return predictions.reshape(-1, q, k).transpose(0, 1)
+) -> Iterator[Float[Tensor, "c m k"]]:
+    """Predictions of q filters in order, some at a time: products of (m, s) with (s, c k).
+
+    The chunks depend on q and the targets alone, so two systems' chunks pair up.
+    """
+    k = coordinates.shape[1]
+    size = max(1, CHUNK_COLUMNS // k)
+    for start in range(0, filters.shape[0], size):
+        chunk = filters[start : start + size]
+        weights = chunk.T[:, :, None] * coordinates[:, None, :]
+        predictions = projected @ weights.reshape(-1, len(chunk) * k)
+        yield predictions.reshape(-1, len(chunk), k).transpose(0, 1)

@@ -39,6 +39,11 @@ def squared_error(Y: Float[Tensor, "m k"], mean: Float[Tensor, " k"]) -> Score:
     return score
 
 
+def best_of(values: Sequence[float]) -> int:
+    """Index of the largest value, the first of equals."""
+    return max(range(len(values)), key=lambda i: (values[i], -i))
+
+
 def one_standard_error(
     values: Sequence[float], stderrs: Sequence[float], counted: Sequence[bool] | None = None
 ) -> int:

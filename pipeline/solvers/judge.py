@@ -1,0 +1,55 @@
+"""How the ridges of an eigensystem are scored: on validation rows, left out in turn, or by GCV."""
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.solvers.cross_validation import leave_one_out_predictions, spectral_gcv
+from pipeline.solvers.eigensystem import Eigensystem, filtered_chunks
+from pipeline.solvers.select import Score
+from pipeline.solvers.spectrum import Spectrum
+
+Scorer = Callable[[Sequence[float], Float[Tensor, "q s"]], list[tuple[float, float]]]
+"""Ridges (absolute) and their filters to (value, stderr) each; larger is better."""
+
+SystemJudge = Callable[[Eigensystem], Scorer]
+
+
+def validation_judge(K_val: Float[Tensor, "m n"], score: Score) -> SystemJudge:
+    """Scores of the predictions on validation rows."""
+
+    def judge(system: Eigensystem) -> Scorer:
+        projected = system.project(K_val)
+
+        def scorer(ridges: Sequence[float], filters: Tensor) -> list[tuple[float, float]]:
+            chunks = filtered_chunks(projected, filters, system.coordinates)
+            return [score(predictions) for chunk in chunks for predictions in chunk]
+
+        return scorer
+
+    return judge
+
+
+def leave_one_out_judge(Y: Float[Tensor, "n k"], score: Score) -> SystemJudge:
+    """Scores of the leave-one-out predictions of the training rows; exact systems only."""
+
+    def judge(system: Eigensystem) -> Scorer:
+        return lambda ridges, filters: [
+            score(leave_one_out_predictions(system, Y, row)) for row in filters
+        ]
+
+    return judge
+
+
+def gcv_judge(spectrum: Spectrum, n: int) -> SystemJudge:
+    """Minus the GCV; a ridge that leaves nothing free scores minus infinity."""
+
+    def judge(system: Eigensystem) -> Scorer:
+        def scorer(ridges: Sequence[float], filters: Tensor) -> list[tuple[float, float]]:
+            risks = spectral_gcv(system, spectrum, ridges, filters, n)
+            return [(-risk if risk is not None else -float("inf"), 0.0) for risk in risks]
+
+        return scorer
+
+    return judge
