@@ -1,6 +1,6 @@
 """The command line: few verbs over one config; values live in the config and in --set."""
 
-import os
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline import __version__
 from pipeline.log import configure_logging
 from pipeline.types import InputError
 
@@ -27,12 +26,14 @@ app = typer.Typer(
     Stop it whenever you like: the same command continues where it stopped.
     """,
 )
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+
 console = Console()
 errors = Console(stderr=True)
 
 Config = Annotated[Path, typer.Argument(help="A YAML config, such as configs/quickstart.yaml.")]
 Overrides = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a config key: `sketch.size=200000`."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run.  [default: runs/NAME]")]
@@ -43,8 +44,8 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
 @app.command()
 def run(
-    config: Config, overrides: Overrides = [], out: Out = None, verbose: Verbose = False
-) -> None:  # noqa: B006
+    config: Config, overrides: Overrides = None, out: Out = None, verbose: Verbose = False
+) -> None:
     """Do the whole job: features → kernel → ridge path → ID/OOD table → report.
 
     Running it again continues, or, when everything is done, only prints the table. Exit code 0
@@ -59,16 +60,16 @@ def run(
     from pipeline.stages.run import run_job
 
     configure_logging(verbose=verbose)
-    resolved = load_config(config, overrides)
+    resolved = load_config(config, overrides or ())
     folder = RunFolder(out or Path("runs") / resolved.name)
     with progress_bars() as progress:
-        metrics = run_job(resolved, folder, progress)
-    console.print(terminal_table(metrics))
+        run_job(resolved, folder, progress)
+    console.print(terminal_table(folder.path))
     console.print(f"Report: {folder.path / 'report.html'}")
 
 
 @app.command()
-def plan(config: Config, overrides: Overrides = [], verbose: Verbose = False) -> None:  # noqa: B006
+def plan(config: Config, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """Say what a run would take, before anything starts: bytes, memory, FLOPs, strategy.
 
     Example: `entk plan configs/living17.yaml`
@@ -79,7 +80,7 @@ def plan(config: Config, overrides: Overrides = [], verbose: Verbose = False) ->
     from pipeline.stages.plan import make_plan, plan_table
 
     configure_logging(verbose=verbose)
-    resolved = load_config(config, overrides)
+    resolved = load_config(config, overrides or ())
     job = make_job(resolved, RunFolder(Path("runs") / resolved.name), Silence())
     console.print(plan_table(make_plan(job, make_instrument(resolved))))
 
@@ -106,8 +107,6 @@ def report(runs: Runs, out: Out = None) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 2, never a traceback."""
-    # One process is one run: BLAS threads are chosen by the plan, not by every import.
-    os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
     try:
         app()
     except InputError as error:

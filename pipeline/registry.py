@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -85,10 +85,17 @@ def _named(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-ModelOptions = _one_of([options for options, _ in MODELS.values()])
-BenchmarkOptions = _one_of([options for options, _ in BENCHMARKS.values()])
-SketchOptions = _one_of([options for options, _ in SKETCH_KINDS.values()])
-BaselineOptions = Annotated[_one_of(list(PROBES.values())), BeforeValidator(_named)]
+if TYPE_CHECKING:
+    # Unions made from the tables above: known to pydantic, not to a type checker.
+    ModelOptions = Any
+    BenchmarkOptions = Any
+    SketchOptions = Any
+    BaselineOptions = Any
+else:
+    ModelOptions = _one_of([options for options, _ in MODELS.values()])
+    BenchmarkOptions = _one_of([options for options, _ in BENCHMARKS.values()])
+    SketchOptions = _one_of([options for options, _ in SKETCH_KINDS.values()])
+    BaselineOptions = Annotated[_one_of(list(PROBES.values())), BeforeValidator(_named)]
 
 
 class FeaturesOptions(Options):
@@ -128,7 +135,7 @@ class SolverOptions(Options):
     """Unit of the ridge: the mean of K's diagonal, or 1."""
     tol: float = Field(default=1e-6, gt=0)
     """Relative residual at which a solution counts as converged."""
-    max_iterations: int = Field(default=3000, ge=1)
+    max_iterations: int = Field(default=1000, ge=1)
     """Length of the early-stopping curve, in Nesterov steps."""
 
 

@@ -4,6 +4,7 @@
 runs/NAME/
   config.yaml       the resolved config; it runs again as it is
   versions.json     code, libraries, hardware
+  notes.json        what the reader must know of network and benchmark
   plan.json         bytes, memory, batch size and strategy, fixed before work starts
   events.jsonl      what happened when
   model/            weights that this run trained itself
@@ -76,6 +77,11 @@ class RunFolder:
     def features(self) -> Path:
         """Where each split's features lie in the cache."""
         return self.path / "features.json"
+
+    @property
+    def notes(self) -> Path:
+        """What the report says of network and benchmark."""
+        return self.path / "notes.json"
 
     @property
     def model(self) -> Path:

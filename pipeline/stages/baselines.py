@@ -10,8 +10,8 @@ from pipeline.artefact import digest, read_json, write_json
 from pipeline.baselines.linear_probe import LinearProbeOptions, logistic_probe
 from pipeline.baselines.probe import ProbeFit
 from pipeline.baselines.ridge_probe import RidgeProbeOptions, ridge_probe
-from pipeline.evaluation import Predictions, write_predictions
 from pipeline.stages.job import Job, stage_provenance
+from pipeline.stages.predictions import write_method_predictions
 from pipeline.stages.stage import run_stage
 from pipeline.store import FeatureStore
 
@@ -67,19 +67,3 @@ def _fit_probe(job: Job, options: Any, stores: Mapping[str, Path]) -> ProbeFit:
 def _write_all(job: Job, method: str, probe: ProbeFit, provenance: Mapping[str, Any]) -> None:
     scores = {name: probe.scores[name] for name in job.evaluated}
     write_method_predictions(job, method, scores, provenance)
-
-
-def write_method_predictions(
-    job: Job, method: str, scores: Mapping[str, np.ndarray], provenance: Mapping[str, Any]
-) -> None:
-    """One method's scores on every split, in the format that evaluation reads."""
-    from pipeline.artefact import is_done, new_artefact
-
-    path = job.folder.predictions(method)
-    if is_done(path, provenance):
-        return
-    with new_artefact(path, provenance) as folder:
-        for name, values in scores.items():
-            split = job.split(name)
-            predictions = Predictions(values, split.labels, np.asarray(split.ids))
-            write_predictions(folder / f"{name}.npz", predictions)

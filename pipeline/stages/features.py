@@ -14,6 +14,7 @@ from pipeline.artefact import digest, write_json
 from pipeline.data.split import Split
 from pipeline.distributed.choose import make_executor
 from pipeline.distributed.worker import computing_threads
+from pipeline.jacobian import Features
 from pipeline.log import BlockDone
 from pipeline.planner import Plan
 from pipeline.stages.featurize import (
@@ -27,7 +28,6 @@ from pipeline.stages.featurize import (
 from pipeline.stages.job import Instrument, Job
 from pipeline.store import FeatureStore, power_of_two_scale
 from pipeline.store.facts import FORMAT_VERSION
-
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _created(
     for features in extract_batches(extract, first, spec.preprocess, split_job):
         found = power_of_two_scale(features.phi)
         scale = found if h == 0 else min(scale, found)
-        h, k = features.captured.shape[1], features.f0.shape[1]
+        k, h = features.f0.shape[1], _width(features)
     return FeatureStore.create(
         split_job.store,
         n=len(split_job.split),
@@ -161,6 +161,10 @@ def _created(
         compression=job.config.store.compression,
         recorded={"batch_size": plan.batch_size, "threads": plan.threads, "device": plan.device},
     )
+
+
+def _width(features: Features) -> int:
+    return 0 if features.captured is None else features.captured.shape[1]
 
 
 def _missing(stores: Mapping[str, FeatureStore]) -> dict[str, list[int]]:

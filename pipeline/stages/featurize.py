@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from pipeline.artefact import ForeignArtefactError
 from pipeline.data.preprocess import Preprocess, PreprocessOptions, load_batch
 from pipeline.data.split import Split
 from pipeline.distributed.worker import peak_resident_bytes
-from pipeline.jacobian.extractor import FeatureExtractor, Features
+from pipeline.jacobian import FeatureExtractor, Features
 from pipeline.log import BlockDone
 from pipeline.registry import build_network
 from pipeline.sketch.make import build_sketch
@@ -43,7 +43,7 @@ class FeaturizeSpec:
     state_digest: str
     sketch: Any
     preprocess: PreprocessOptions
-    output: int | str
+    output: int | Literal["sum", "random_direction"]
     compute_dtype: str
     device: str
     jobs: tuple[SplitJob, ...]

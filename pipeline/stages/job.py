@@ -63,6 +63,11 @@ class Job:
         """The splits that get features."""
         return ["train", *self.evaluated]
 
+    @property
+    def metric(self) -> str:
+        """What the table leads with."""
+        return "accuracy" if self.benchmark.classes else "mse"
+
     def split(self, name: str) -> Split:
         """A split of the benchmark by name."""
         return self.benchmark.splits[name]

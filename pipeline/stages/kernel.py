@@ -104,7 +104,7 @@ def _all_blocks(
     job: Job, stores: Mapping[str, FeatureStore]
 ) -> Iterator[tuple[int | None, Mapping[str, np.ndarray]]]:
     options = job.config.kernel
-    form = {"center": options.center, "normalize": options.normalize}
+    form: dict[str, Any] = {"center": options.center, "normalize": options.normalize}
     others = {name: stores[name] for name in job.evaluated}
     if options.sizes:
         p = stores["train"].shape[1]

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.data.preprocess import Preprocess, load_batch
+from pipeline.distributed.worker import computing_threads
 from pipeline.models.head import with_head
 from pipeline.registry import RunConfig, build_backbone
 from pipeline.stages.job import Job, stage_provenance
@@ -38,10 +39,14 @@ def pretrain(job: Job) -> Path | None:
     )
 
     def make(folder: Path) -> Mapping[str, Any]:
-        inputs = load_batch(split, slice(0, len(split)), Preprocess(job.config.benchmark.preprocess))
+        inputs = load_batch(
+            split, slice(0, len(split)), Preprocess(job.config.benchmark.preprocess)
+        )
         labels = torch.from_numpy(split.labels)
         module = untrained(job.config, outputs=len(job.benchmark.pretrain_classes))
-        accuracy = train(module, inputs, labels, **options.model_dump())
+        # One thread: networks this small gain nothing from more, and equal bytes everywhere.
+        with computing_threads(1):
+            accuracy = train(module, inputs, labels, **options.model_dump())
         save_file(module.state_dict(), folder / WEIGHTS)
         return {"images": len(split), "train_accuracy": round(accuracy, 4)}
 

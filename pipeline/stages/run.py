@@ -3,20 +3,29 @@
 import logging
 from typing import Any
 
+import psutil
+
 from pipeline.artefact import read_json, write_json
+from pipeline.distributed.worker import computing_threads
 from pipeline.evaluation import evaluate
 from pipeline.registry import RunConfig
 from pipeline.report.build import build_report
 from pipeline.runs import RunFolder
 from pipeline.stages.baselines import run_baselines
+from pipeline.stages.curves import draw_curves
 from pipeline.stages.features import featurize
-from pipeline.stages.fit import fit_entk
+from pipeline.stages.fit import CONVERGED, STOPPED, fit_entk
 from pipeline.stages.job import Job, Progress, make_instrument, make_job
 from pipeline.stages.kernel import build_kernel
 from pipeline.stages.plan import make_plan
+from pipeline.stages.predict import predict_entk
 from pipeline.stages.pretrain import pretrain
 
 logger = logging.getLogger(__name__)
+
+
+SMALL_KERNEL = 1000
+"""Training rows up to which the driver's algebra runs on one thread: more only get in the way."""
 
 
 def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[str, Any]:
@@ -31,10 +40,15 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
         instrument = make_instrument(config, pretrain(job))
         plan = make_plan(job, instrument)
         write_json(folder.plan, plan.to_json())
+        notes = {"network": instrument.network.notes, "benchmark": job.benchmark.notes}
+        write_json(folder.notes, notes)
         stores = featurize(job, instrument, plan)
-        build_kernel(job, stores)
-        fit_entk(job)
-        run_baselines(job, stores)
+        with computing_threads(driver_threads(job)):
+            build_kernel(job, stores)
+            fit_entk(job)
+            predict_entk(job)
+            draw_curves(job)
+            run_baselines(job, stores)
         metrics = evaluate_methods(job)
         page = build_report(folder.path)
         folder.record_event("run_done")
@@ -42,13 +56,20 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
         return metrics
 
 
+def driver_threads(job: Job) -> int:
+    """Threads of the stages that run in the driver."""
+    small = len(job.split("train")) <= SMALL_KERNEL
+    return 1 if small else psutil.cpu_count(logical=False) or 1
+
+
 def evaluate_methods(job: Job) -> dict[str, Any]:
-    """Score every method's predictions and write ``metrics.json``; unchanged results keep it."""
+    """Score this run's methods and write ``metrics.json``, if it is not there already."""
     metrics = evaluate(
         job.folder.path / "predictions",
         job.folder.path / "fit",
         benchmark=job.benchmark.name,
         selection=job.config.selection,
+        methods=[CONVERGED, STOPPED, *(options.kind for options in job.config.baselines)],
     )
     if not (job.folder.metrics.is_file() and read_json(job.folder.metrics) == metrics):
         write_json(job.folder.metrics, metrics)

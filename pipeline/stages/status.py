@@ -87,9 +87,7 @@ def _last(events: list[dict[str, Any]]) -> str:
     return f"last event {events[-1]['time']}: {events[-1]['event']}" if events else ""
 
 
-def _feature_rows(
-    folder: RunFolder, events: list[dict[str, Any]], running: bool
-) -> list[Row]:
+def _feature_rows(folder: RunFolder, events: list[dict[str, Any]], running: bool) -> list[Row]:
     if not folder.features.is_file():
         return [Row("features", "missing")]
     rows = []
