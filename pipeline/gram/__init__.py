@@ -6,11 +6,15 @@
 | ``gram_blocks`` | K and all cross-kernels from one pass |
 | ``gram_prefixes`` | the same for the first q columns, for several q |
 | ``gram_rows`` | the rows of K that one worker holds |
+| ``gram_to_disk`` | the blocks of ``gram_blocks`` as files, resumable, in bounded memory |
+| ``gram_bytes`` | what a pass needs in memory |
 | ``gram_primal`` | ΦᵀΦ and ΦᵀY, for more rows than columns |
 """
 
 from pipeline.gram.blocks import gram_blocks, gram_prefixes
+from pipeline.gram.disk import gram_to_disk
 from pipeline.gram.finish import DIAGONAL
+from pipeline.gram.memory import gram_bytes, prefix_bytes
 from pipeline.gram.panels import PANEL_COLUMNS
 from pipeline.gram.primal import gram_primal
 from pipeline.gram.rows import gram, gram_rows
@@ -22,7 +26,10 @@ __all__ = [
     "PanelSource",
     "gram",
     "gram_blocks",
+    "gram_bytes",
     "gram_prefixes",
     "gram_primal",
     "gram_rows",
+    "gram_to_disk",
+    "prefix_bytes",
 ]

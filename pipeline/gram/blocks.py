@@ -20,7 +20,7 @@ from pipeline.gram.device import (
     streamed_panels,
 )
 from pipeline.gram.finish import Form, finish
-from pipeline.gram.panels import PANEL_COLUMNS, column_ranges_of, weighted_panels
+from pipeline.gram.panels import PANEL_COLUMNS, check_sizes, column_ranges_of, weighted_panels
 from pipeline.gram.sources import StackedSource, as_source
 from pipeline.gram.weighting import Weighting, weighting
 from pipeline.types import InputError
@@ -135,12 +135,3 @@ def _on_cpu(
             K, cross = torch.from_numpy(part.triangle), torch.from_numpy(part.cross.T)
             norms = torch.from_numpy(part.norms)
             yield columns.stop, K, [cross[rows] for rows in own], [norms[rows] for rows in own]
-
-
-def check_sizes(sizes: Sequence[int], p: int) -> None:
-    """Refuse prefixes that the features do not have."""
-    for size in sizes:
-        if not 0 < size <= p:
-            raise InputError(
-                f"{size} columns are asked for, the features have {p}.", "kernel.sizes"
-            )

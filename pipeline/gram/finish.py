@@ -11,7 +11,7 @@ from pipeline.gram.kernel_form import center_blocks, normalize_blocks
 DIAGONAL = "_diagonal"
 """``blocks[name + DIAGONAL]`` holds k(x, x) of the rows of a cross-kernel."""
 
-TILE = 1024
+TILE = 512
 """Rows and columns of the tiles in which the triangle is mirrored."""
 
 

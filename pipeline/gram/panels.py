@@ -27,6 +27,15 @@ def column_ranges_of(
     return [slice(a, b) for a, b in itertools.pairwise([start, *ends])]
 
 
+def check_sizes(sizes: Sequence[int], p: int) -> None:
+    """Refuse prefixes that the features do not have."""
+    for size in sizes:
+        if not 0 < size <= p:
+            raise InputError(
+                f"{size} columns are asked for, the features have {p}.", "kernel.sizes"
+            )
+
+
 def row_ranges(n: int, height: int) -> list[slice]:
     """Ranges of at most ``height`` rows."""
     return [slice(a, min(a + height, n)) for a in range(0, n, height)]
