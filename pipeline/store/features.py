@@ -16,6 +16,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from pipeline.store.facts import (
     as_json,
 )
 from pipeline.store.facts import rows_per_shard as default_rows_per_shard
+from pipeline.store.lazy import lazy_array
 from pipeline.store.precision import TORCH_DTYPES, StoredDtype, storage_view, to_stored
 from pipeline.store.samples import npz_bytes, sample_arrays
 from pipeline.store.shard import (
@@ -48,7 +50,10 @@ from pipeline.store.shard import (
     create_zarr_array,
     encode_shard,
 )
-from pipeline.types import InputError, MissingExtraError
+from pipeline.types import InputError
+
+READ_THREADS = max(1, min(8, (os.cpu_count() or 1) // 4))
+"""Shards read at once: a quarter of the cores, the others are for the arithmetic."""
 
 DIGEST_DIFFERS = "its content does not match the digest in its done mark"
 
@@ -244,12 +249,20 @@ class FeatureStore:
         start, stop, _ = rows.indices(self.shape[0])
         target = storage_view(out)
         height = self.facts.rows_per_shard * self.facts.outputs
-        for shard in range(start // height, -(-stop // height)):
+
+        def read_shard(shard: int) -> None:
             first = shard * height
             a, b = max(start, first), min(stop, first + height)
-            self._reader(shard).read(
-                columns, slice(a - first, b - first), target[a - start : b - start]
-            )
+            own = slice(a - first, b - first)
+            self._reader(shard).read(columns, own, target[a - start : b - start])
+
+        shards = range(start // height, -(-stop // height))
+        if READ_THREADS == 1 or len(shards) == 1:
+            for shard in shards:
+                read_shard(shard)
+        else:
+            with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="shard-reader") as readers:
+                list(readers.map(read_shard, shards))
 
     def panel(self, columns: slice, rows: slice = slice(None)) -> np.ndarray:
         """Stored values (gradient × scale) of a column range, float32 (n, w)."""
@@ -272,17 +285,11 @@ class FeatureStore:
 
     def as_dask(self) -> Any:
         """Raw gradients as a lazy Dask array, float32 (n, p), in chunks of at most 64 MiB."""
-        try:
-            import dask.array as da
-        except ImportError:
-            raise MissingExtraError("dask", "cluster", "FeatureStore.as_dask") from None
         self._require_complete()
         layout = self.facts.layout
-        shard_bytes = layout.rows * layout.chunk_columns * 4
+        shard_bytes = layout.rows * layout.chunk_columns * np.dtype(np.float32).itemsize
         rows = layout.rows * max(1, SHARD_TARGET_BYTES // shard_bytes)
-        return da.from_array(
-            _GradientArray(self), chunks=(rows, layout.chunk_columns), name=False, asarray=False
-        )
+        return lazy_array(self, (rows, layout.chunk_columns))
 
     def penultimate(self) -> np.ndarray:
         """Penultimate activations, float32 (n, h)."""
@@ -366,21 +373,6 @@ class FeatureStore:
 
     def _rows_path(self, shard: int) -> Path:
         return self.path / "rows" / f"{shard:05d}.npz"
-
-
-class _GradientArray:
-    """The store as Dask sees an array: a shape, a type, and slices read on demand."""
-
-    ndim = 2
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, store: FeatureStore) -> None:
-        self.store = store
-        self.shape = store.shape
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        rows, columns = key
-        return self.store.gradients(columns, rows)
 
 
 def _lay_out(folder: Path, facts: StoreFacts, column_weights: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.artefact import CorruptArtefactError, ForeignArtefactError
-from pipeline.store import FeatureStore, NonFiniteFeatureError, rows_per_shard
+from pipeline.store import FeatureStore, NonFiniteFeatureError, features, rows_per_shard
 from pipeline.types import InputError
 
 PROVENANCE = {"weights": "abc", "sketch": {"kind": "uniform", "size": 20}}
@@ -68,6 +68,13 @@ def test_panels_cover_all_columns_in_order(tmp_path):
     ranges, panels = zip(*store.panels(width=8), strict=True)
     assert [(c.start, c.stop) for c in ranges] == [(0, 8), (8, 16), (16, 20)]
     np.testing.assert_array_equal(np.hstack(panels), store.panel(slice(0, 20)))
+
+
+def test_several_threads_read_the_same_values(tmp_path, monkeypatch):
+    store, _ = filled(tmp_path / "s", 20, 8192 + 5, rows_per_shard=3)
+    alone = store.panel(slice(0, 8192), slice(2, 19))
+    monkeypatch.setattr(features, "READ_THREADS", 4)
+    np.testing.assert_array_equal(store.panel(slice(0, 8192), slice(2, 19)), alone)
 
 
 def test_zarr_itself_reads_the_same_values(tmp_path):
