@@ -34,6 +34,7 @@ def apply_sketch(sketch, model, G):
 @dataclass
 class TinyNetwork:
     model: nn.Module
+    inputs: torch.Tensor
     gradients: np.ndarray
     """Every sample's whole gradient, float64 (n, P), by one backward pass each."""
 
@@ -41,10 +42,14 @@ class TinyNetwork:
     def K(self):
         return self.gradients @ self.gradients.T
 
+    def sketched(self, sketch):
+        """Features by the sketch's definition, float64 (n, p)."""
+        return apply_sketch(sketch, self.model, self.gradients)
+
     def kernel(self, kind, seed, **options):
         """The sketched kernel Φ W² Φᵀ of one seed."""
         sketch = make_sketch(kind, self.model, seed=seed, **options)
-        phi = apply_sketch(sketch, self.model, self.gradients) * sketch.column_weights.numpy()
+        phi = self.sketched(sketch) * sketch.column_weights.numpy()
         return phi @ phi.T
 
     def kernels(self, kind, seeds, **options):
@@ -69,4 +74,4 @@ def tiny():
     for i in range(len(x)):
         grads = torch.autograd.grad(model(x[i : i + 1]).sum(), list(model.parameters()))
         rows.append(torch.cat([g.flatten() for g in grads]))
-    return TinyNetwork(model, torch.stack(rows).numpy())
+    return TinyNetwork(model, x, torch.stack(rows).numpy())
