@@ -9,9 +9,9 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline.baselines import linear_probe, ridge_probe
+from pipeline.baselines import finetune, linear_probe, lp_ft, ridge_probe, scratch
 from pipeline.config import Options, apply_overrides, expand_environment, read_yaml, validated
 from pipeline.data import (
     array_archive,
@@ -72,6 +72,13 @@ PROBES: dict[str, type[Options]] = {
 }
 """Baselines that read stored activations."""
 
+TRAINED: dict[str, type[Options]] = {
+    "finetune": finetune.FinetuneOptions,
+    "scratch": scratch.ScratchOptions,
+    "lp_ft": lp_ft.LpFtOptions,
+}
+"""Baselines that train the network."""
+
 
 def _one_of(models: Sequence[type[Options]]) -> Any:
     """The union of option models that their ``kind`` tells apart."""
@@ -85,6 +92,15 @@ def _named(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+def _distinct(baselines: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The baselines, unless two are of one kind: a kind has one place in a run's folder."""
+    kinds = [options.kind for options in baselines]
+    twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+    if twice:
+        raise ValueError(f"named twice: {', '.join(twice)}; give the second a run of its own")
+    return baselines
+
+
 if TYPE_CHECKING:
     # Unions made from the tables above: known to pydantic, not to a type checker.
     ModelOptions = Any
@@ -95,7 +111,9 @@ else:
     ModelOptions = _one_of([options for options, _ in MODELS.values()])
     BenchmarkOptions = _one_of([options for options, _ in BENCHMARKS.values()])
     SketchOptions = _one_of([options for options, _ in SKETCH_KINDS.values()])
-    BaselineOptions = Annotated[_one_of(list(PROBES.values())), BeforeValidator(_named)]
+    BaselineOptions = Annotated[
+        _one_of([*PROBES.values(), *TRAINED.values()]), BeforeValidator(_named)
+    ]
 
 
 class FeaturesOptions(Options):
@@ -173,7 +191,7 @@ class RunConfig(Options):
     features: FeaturesOptions = FeaturesOptions()
     kernel: KernelOptions = KernelOptions()
     solver: SolverOptions = SolverOptions()
-    baselines: tuple[BaselineOptions, ...] = ()
+    baselines: Annotated[tuple[BaselineOptions, ...], AfterValidator(_distinct)] = ()
     """What the kernel machine is compared with: names, or mappings with options."""
     selection: Literal["val", "id_test"] = "val"
     """Split on which ridge and stopping time are chosen; id_test is the papers' protocol."""

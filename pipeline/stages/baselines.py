@@ -1,4 +1,4 @@
-"""The baselines that read stored activations: linear probes, fitted in seconds."""
+"""Every baseline of a run; here the linear probes, fitted in seconds on stored activations."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,50 +7,95 @@ from typing import Any
 import numpy as np
 
 from pipeline.artefact import digest, read_json, write_json
+from pipeline.baselines.finetune import FinetuneOptions
 from pipeline.baselines.linear_probe import LinearProbeOptions, logistic_probe
-from pipeline.baselines.probe import ProbeFit
+from pipeline.baselines.lp_ft import LpFtOptions
+from pipeline.baselines.probe import Linear, ProbeFit
 from pipeline.baselines.ridge_probe import RidgeProbeOptions, ridge_probe
-from pipeline.stages.job import Job, stage_provenance
+from pipeline.baselines.scratch import ScratchOptions
+from pipeline.planner import Plan
+from pipeline.stages.job import Instrument, Job, stage_provenance
 from pipeline.stages.predictions import write_method_predictions
 from pipeline.stages.stage import run_stage
+from pipeline.stages.training import run_training
 from pipeline.store import FeatureStore
 
 
-def run_baselines(job: Job, stores: Mapping[str, Path]) -> None:
+def run_baselines(job: Job, instrument: Instrument, plan: Plan, stores: Mapping[str, Path]) -> None:
     """Fit and predict with every baseline of the config."""
     for options in job.config.baselines:
-        _run_probe(job, options, stores)
+        match options:
+            case LpFtOptions():
+                run_training(job, options, instrument, plan, _starting_probe(job, stores))
+            case FinetuneOptions() | ScratchOptions():
+                run_training(job, options, instrument, plan)
+            case _:
+                _run_probe(job, options, stores)
 
 
-def _run_probe(job: Job, options: Any, stores: Mapping[str, Path]) -> None:
+def _probe_provenance(job: Job, options: Any, refit: bool) -> Mapping[str, Any]:
     features = read_json(job.folder.features)
-    provenance = stage_provenance(
+    return stage_provenance(
         options.kind,
         options=options.model_dump(mode="json"),
         features={name: digest(entry["provenance"]) for name, entry in features.items()},
         labels=job.labels_digest(*job.featurized),
         selection=job.config.selection,
-        refit=job.config.refit,
+        refit=refit,
     )
-    fitted: list[ProbeFit] = []
+
+
+def _starting_probe(job: Job, stores: Mapping[str, Path]) -> Linear:
+    """The linear probe whose head LP-FT starts from: the run's own, where that will do.
+
+    A probe refitted with the selection rows would have seen what LP-FT is chosen on.
+    """
+    asked = [o for o in job.config.baselines if isinstance(o, LinearProbeOptions)]
+    if asked and not job.config.refit:
+        _run_probe(job, asked[0], stores)
+        return _read_model(job.folder.fit(asked[0].kind))
+    options = asked[0] if asked else LinearProbeOptions()
+    path = job.folder.path / "baselines" / "lp_ft" / "probe"
 
     def fit(folder: Path) -> Mapping[str, Any]:
-        fitted.append(_fit_probe(job, options, stores))
-        write_json(folder / "fit.json", fitted[0].record())
-        np.savez(folder / "model.npz", weights=fitted[0].model.weights, bias=fitted[0].model.bias)
-        _write_all(job, options.kind, fitted[0], provenance)
-        return fitted[0].selected
+        probe = _fit_probe(job, options, stores, refit=False)
+        _write_fit(folder, probe)
+        return probe.selected
+
+    run_stage(job.folder, "lp_ft probe", path, _probe_provenance(job, options, False), fit)
+    return _read_model(path)
+
+
+def _run_probe(job: Job, options: Any, stores: Mapping[str, Path]) -> None:
+    provenance = _probe_provenance(job, options, job.config.refit)
+
+    def fit(folder: Path) -> Mapping[str, Any]:
+        probe = _fit_probe(job, options, stores, refit=job.config.refit)
+        _write_fit(folder, probe)
+        scores = {name: probe.scores[name] for name in job.evaluated}
+        write_method_predictions(job, options.kind, scores, provenance)
+        return probe.selected
 
     run_stage(job.folder, options.kind, job.folder.fit(options.kind), provenance, fit)
 
 
-def _fit_probe(job: Job, options: Any, stores: Mapping[str, Path]) -> ProbeFit:
+def _write_fit(folder: Path, probe: ProbeFit) -> None:
+    write_json(folder / "fit.json", probe.record())
+    np.savez(folder / "model.npz", weights=probe.model.weights, bias=probe.model.bias)
+
+
+def _read_model(folder: Path) -> Linear:
+    with np.load(folder / "model.npz", allow_pickle=False) as arrays:
+        return Linear(arrays["weights"], arrays["bias"])
+
+
+def _fit_probe(job: Job, options: Any, stores: Mapping[str, Path], *, refit: bool) -> ProbeFit:
     penultimate = {name: FeatureStore.open(path).penultimate() for name, path in stores.items()}
     labels = {name: job.split(name).labels for name in penultimate}
     shared: dict[str, Any] = {
         "classes": len(job.benchmark.classes),
         "selection": job.config.selection,
-        "refit": job.config.refit,
+        "refit": refit,
     }
     match options:
         case LinearProbeOptions():
@@ -62,8 +107,3 @@ def _fit_probe(job: Job, options: Any, stores: Mapping[str, Path]) -> ProbeFit:
             return ridge_probe(penultimate, labels, ridges=options.ridges(), **shared)
         case _:
             raise TypeError(f"no probe of kind {options.kind}")
-
-
-def _write_all(job: Job, method: str, probe: ProbeFit, provenance: Mapping[str, Any]) -> None:
-    scores = {name: probe.scores[name] for name in job.evaluated}
-    write_method_predictions(job, method, scores, provenance)

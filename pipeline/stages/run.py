@@ -48,7 +48,7 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
             fit_entk(job)
             predict_entk(job)
             draw_curves(job)
-            run_baselines(job, stores)
+            run_baselines(job, instrument, plan, stores)
         metrics = evaluate_methods(job)
         page = build_report(folder.path)
         folder.record_event("run_done")
