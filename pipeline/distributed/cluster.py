@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Blocks carry numbers and results are small: Ray's default would take 30 % of the memory."""
+
+PROBE_SECONDS = 10.0
+"""How long a cluster may take to accept a connection."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,22 @@ def _start_or_join(address: str | None, cores: int | None) -> None:
         )
         return
     try:
+        _probe(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"no Ray cluster answers at {address!r} ({error}). Start one with `ray start --head`, "
             "or leave the address out to use this machine alone.",
             "executor.address",
         ) from None
+
+
+def _probe(address: str) -> None:
+    """Raise OSError when nothing listens at ``host:port``; Ray itself would wait for minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS):
+            pass
 
 
 def cluster_resources(address: str | None, *, cores: int | None = None) -> ClusterResources:

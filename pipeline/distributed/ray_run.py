@@ -25,6 +25,9 @@ TICK_SECONDS = 1.0
 MOST_FAILED_STARTS = 3
 """Starts of workers that may fail one after another before the run gives up."""
 
+LAST_RESULT_SECONDS = 5.0
+"""Wait for the answer of a worker that is gone: its last results may still be on their way."""
+
 PATIENCE_SECONDS = 60.0
 """Wait for the first worker before saying that the cluster may have no room."""
 
@@ -163,8 +166,8 @@ class RayRun:
         """A new actor in place of a lost one; its unfinished blocks are handed out again."""
         self._workers_lost += 1
         logger.warning("worker %d was lost and is replaced: %s", worker, cause)
-        self._collect_last_results(worker, on_done)
         self._pool.discard(worker)
+        self._collect_last_results(worker, on_done)
         was_ready = worker in self._ready
         self._ready.discard(worker)
         running = self._queue.lost(worker)
@@ -180,13 +183,12 @@ class RayRun:
 
         for ref in [ref for ref, call in self._calls.items() if call.worker == worker]:
             call = self._calls.pop(ref)
-            finished, _ = ray.wait([ref], timeout=0)
-            if not finished or call.block is None:
+            if call.block is None:
                 continue
             try:
-                result = ray.get(ref)
+                result = ray.get(ref, timeout=LAST_RESULT_SECONDS)
             except ray.exceptions.RayError:
-                continue  # this is the block that the worker died in, or one behind it
+                continue  # the block that the worker died in, or one behind it
             if isinstance(result, Done):
                 self._computed(worker, call.block, result, on_done)
 

@@ -44,6 +44,12 @@ def ray_executor(ray_cluster):
         yield executor
 
 
+@pytest.fixture
+def free_cluster(ray_executor):
+    """The same Ray with its CPUs free, for tests that make executors of their own."""
+    ray_executor.stop_workers()
+
+
 @pytest.fixture(params=["local", "ray"])
 def executor(request) -> Executor:
     if request.param == "local":
