@@ -126,7 +126,10 @@ def _explain(model: type[BaseModel], details: Any) -> str:
         return f"{path}.kind: expected one of {context['expected_tags']}, found {context['tag']!r}."
     if details["type"] == "missing":
         return f"{path}: this key is required."
-    return f"{path}: {details['msg']} (found {details['input']!r})."
+    message = details["msg"].removeprefix("Value error, ")
+    # Of values that do not meet the message says which; a whole group would drown it.
+    found = "" if isinstance(details["input"], Mapping) else f" (found {details['input']!r})"
+    return f"{path}: {message}{found}."
 
 
 def _written_path(model: Any, location: Sequence[Any]) -> list[Any]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.baselines import finetune, linear_probe, lp_ft, ridge_probe, scratch
 from pipeline.config import Options, apply_overrides, expand_environment, read_yaml, validated
@@ -200,6 +200,25 @@ class RunConfig(Options):
     executor: ExecutorOptions = ExecutorOptions()
     limits: LimitsOptions = LimitsOptions()
     store: StoreOptions = StoreOptions()
+
+    @model_validator(mode="after")
+    def _values_meet(self) -> Self:
+        if self.pretrain is not None and self.model.weights is not None:
+            raise ValueError(
+                "pretrain trains the weights that model.weights would load: give one of them"
+            )
+        if self.refit and self.selection != "val":
+            raise ValueError("refit needs selection: val, rows that are not tested on")
+        if self.refit and self.kernel.center:
+            raise ValueError("refit and kernel.center exclude each other: the mean row differs")
+        head = self.model.head
+        output = self.features.output
+        if head.kind == "random" and isinstance(output, int) and not 0 <= output < head.outputs:
+            raise ValueError(
+                f"features.output is logit {output}, the random head has {head.outputs}: "
+                "raise model.head.outputs or ask for another"
+            )
+        return self
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -98,8 +98,6 @@ def make_job(config: RunConfig, folder: RunFolder, progress: Progress) -> Job:
             f"{', '.join(benchmark.splits)}. Hold out some training data for it.",
             "selection",
         )
-    if config.refit and config.selection != "val":
-        raise InputError("refitting on all rows needs selection: val.", "refit")
     return Job(config, folder, benchmark, progress)
 
 

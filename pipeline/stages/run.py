@@ -37,9 +37,10 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
         folder.write_config(config.model_dump(mode="json"))
         folder.record_event("run_started", name=config.name)
         job = make_job(config, folder, progress)
-        instrument = make_instrument(config, pretrain(job))
-        plan = make_plan(job, instrument)
+        # Everything that can be refused is refused here, before any work.
+        plan = make_plan(job, make_instrument(config))
         write_json(folder.plan, plan.to_json())
+        instrument = make_instrument(config, pretrain(job))
         notes = {"network": instrument.network.notes, "benchmark": job.benchmark.notes}
         write_json(folder.notes, notes)
         stores = featurize(job, instrument, plan)
