@@ -17,6 +17,9 @@ from pipeline.solvers.operator import KernelOperator, column_norms
 RESOLUTION = 1e-12
 """Smallest eigenvalue of a normalized Gram matrix taken as a direction, not as rounding."""
 
+ROUNDING = 1e-14
+"""Rounding of a projected column, relative to what it was before."""
+
 NEGLIGIBLE = 1e-13
 """Columns below this share of their scale are rounding."""
 
@@ -113,10 +116,12 @@ def orthonormal(
         kept = norms > floor
         if not bool(kept.any()):
             break
-        new = _whitened(operator, W[:, kept] / norms[kept])
+        # Cancellation left rounding in the columns, larger the smaller they have become.
+        noise = ROUNDING * float((scale.to(W.device)[kept] / norms[kept]).max())
+        new = _whitened(operator, W[:, kept] / norms[kept], max(RESOLUTION, noise**2))
         complete = new.shape[1] == W.shape[1]
         # Once more: a small eigenvalue of the Gram matrix costs its direction half the digits.
-        new = _whitened(operator, new - found @ operator.inner(found, new))
+        new = _whitened(operator, new - found @ operator.inner(found, new), RESOLUTION)
         found = torch.cat([found, new], dim=1)
         if complete:
             break
@@ -124,9 +129,11 @@ def orthonormal(
     return found
 
 
-def _whitened(operator: KernelOperator, W: Float[Tensor, "n b"]) -> Float[Tensor, "n r"]:
+def _whitened(
+    operator: KernelOperator, W: Float[Tensor, "n b"], resolution: float
+) -> Float[Tensor, "n r"]:
     """W's directions clear of rounding, orthonormal to within rounding over their smallness."""
     values, directions = torch.linalg.eigh(operator.inner(W, W))
-    clear = values > RESOLUTION * values[-1]
+    clear = values > resolution * values[-1]
     whitened: Tensor = (W @ directions[:, clear]) / values[clear].sqrt()
     return whitened

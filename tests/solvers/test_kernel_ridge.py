@@ -11,45 +11,45 @@ from pipeline.types import InputError
 
 
 @pytest.fixture(scope="module")
-def problem() -> dict[str, np.ndarray]:
+def linear() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     X, Z = rng.normal(size=(120, 40)), rng.normal(size=(15, 40))
     return {"X": X, "Z": Z, "K": X @ X.T, "K_test": Z @ X.T, "Y": rng.normal(size=(120, 3))}
 
 
 @pytest.mark.parametrize("solver", ["auto", *SOLVERS])
-def test_every_solver_predicts_as_scikit_learn_does(problem, solver):
+def test_every_solver_predicts_as_scikit_learn_does(linear, solver):
     ours = KernelRidge(0.5, solver=solver, ridge_scale="absolute", tol=1e-10)
     theirs = SklearnKernelRidge(alpha=0.5, kernel="precomputed")
-    predictions = ours.fit(problem["K"], problem["Y"]).predict(problem["K_test"])
-    expected = theirs.fit(problem["K"], problem["Y"]).predict(problem["K_test"])
+    predictions = ours.fit(linear["K"], linear["Y"]).predict(linear["K_test"])
+    expected = theirs.fit(linear["K"], linear["Y"]).predict(linear["K_test"])
     np.testing.assert_allclose(predictions, expected, rtol=0, atol=1e-8)
     assert ours.certificate_.converged
     np.testing.assert_allclose(ours.dual_coef_, theirs.dual_coef_, rtol=0, atol=1e-8)
 
 
-def test_the_matrix_free_linear_kernel_equals_primal_ridge(problem):
+def test_the_matrix_free_linear_kernel_equals_primal_ridge(linear):
     ours = KernelRidge(2.0, kernel="linear", ridge_scale="absolute", tol=1e-10)
-    primal = Ridge(alpha=2.0, fit_intercept=False).fit(problem["X"], problem["Y"])
-    predictions = ours.fit(problem["X"], problem["Y"]).predict(problem["Z"])
-    np.testing.assert_allclose(predictions, primal.predict(problem["Z"]), rtol=0, atol=1e-8)
+    primal = Ridge(alpha=2.0, fit_intercept=False).fit(linear["X"], linear["Y"])
+    predictions = ours.fit(linear["X"], linear["Y"]).predict(linear["Z"])
+    np.testing.assert_allclose(predictions, primal.predict(linear["Z"]), rtol=0, atol=1e-8)
 
 
-def test_one_ridge_per_target_equals_separate_fits(problem):
+def test_one_ridge_per_target_equals_separate_fits(linear):
     ridges = [0.1, 3.0, 0.1]
-    ours = KernelRidge(ridges, ridge_scale="absolute").fit(problem["K"], problem["Y"])
+    ours = KernelRidge(ridges, ridge_scale="absolute").fit(linear["K"], linear["Y"])
     for column, ridge in enumerate(ridges):
         alone = KernelRidge(ridge, ridge_scale="absolute")
-        alone.fit(problem["K"], problem["Y"][:, column])
+        alone.fit(linear["K"], linear["Y"][:, column])
         np.testing.assert_allclose(ours.dual_coef_[:, column], alone.dual_coef_, atol=1e-12)
     assert [certificate.ridge for certificate in ours.certificate_] == [0.1, 3.0]
 
 
-def test_the_ridge_is_relative_to_the_mean_diagonal_by_default(problem):
-    mean = problem["K"].diagonal().mean()
-    assert KernelRidge(0.01).fit(problem["K"], problem["Y"]).ridge_ == pytest.approx(0.01 * mean)
-    largest = np.linalg.eigvalsh(problem["K"])[-1]
-    scaled = KernelRidge(0.01, ridge_scale="lambda_max").fit(problem["K"], problem["Y"])
+def test_the_ridge_is_relative_to_the_mean_diagonal_by_default(linear):
+    mean = linear["K"].diagonal().mean()
+    assert KernelRidge(0.01).fit(linear["K"], linear["Y"]).ridge_ == pytest.approx(0.01 * mean)
+    largest = np.linalg.eigvalsh(linear["K"])[-1]
+    scaled = KernelRidge(0.01, ridge_scale="lambda_max").fit(linear["K"], linear["Y"])
     assert scaled.ridge_ == pytest.approx(0.01 * largest)
 
 
@@ -59,25 +59,25 @@ def test_it_clones_and_keeps_its_parameters():
     assert estimator.set_params(solver="eigh").solver == "eigh"
 
 
-def test_torch_in_gives_torch_out_and_numpy_gives_numpy(problem):
-    K, Y = torch.from_numpy(problem["K"]).float(), torch.from_numpy(problem["Y"])
+def test_torch_in_gives_torch_out_and_numpy_gives_numpy(linear):
+    K, Y = torch.from_numpy(linear["K"]).float(), torch.from_numpy(linear["Y"])
     fitted = KernelRidge(0.1).fit(K, Y)
-    predictions = fitted.predict(torch.from_numpy(problem["K_test"]).float())
+    predictions = fitted.predict(torch.from_numpy(linear["K_test"]).float())
     assert isinstance(predictions, torch.Tensor)
     assert predictions.dtype == torch.float64
-    assert isinstance(KernelRidge(0.1).fit(problem["K"], problem["Y"]).dual_coef_, np.ndarray)
+    assert isinstance(KernelRidge(0.1).fit(linear["K"], linear["Y"]).dual_coef_, np.ndarray)
 
 
-def test_one_target_keeps_its_shape(problem):
-    fitted = KernelRidge(0.1).fit(problem["K"], problem["Y"][:, 0])
+def test_one_target_keeps_its_shape(linear):
+    fitted = KernelRidge(0.1).fit(linear["K"], linear["Y"][:, 0])
     assert fitted.dual_coef_.shape == (120,)
-    assert fitted.predict(problem["K_test"]).shape == (15,)
+    assert fitted.predict(linear["K_test"]).shape == (15,)
 
 
-def test_a_read_only_kernel_is_read(problem):
-    K = problem["K"].astype(np.float32)
+def test_a_read_only_kernel_is_read(linear):
+    K = linear["K"].astype(np.float32)
     K.setflags(write=False)
-    assert KernelRidge(0.1).fit(K, problem["Y"]).certificate_.converged
+    assert KernelRidge(0.1).fit(K, linear["Y"]).certificate_.converged
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -88,22 +88,22 @@ def test_one_row_is_solved(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_zero_targets_of_one_class_are_solved_by_zero(problem, solver):
-    fitted = KernelRidge(0.1, solver=solver).fit(problem["K"], np.zeros((120, 1)))
+def test_zero_targets_of_one_class_are_solved_by_zero(linear, solver):
+    fitted = KernelRidge(0.1, solver=solver).fit(linear["K"], np.zeros((120, 1)))
     assert not fitted.dual_coef_.any()
     assert fitted.certificate_.converged
 
 
-def test_mistakes_are_named(problem):
+def test_mistakes_are_named(linear):
     with pytest.raises(InputError, match="unknown solver 'lbfgs'"):
-        KernelRidge(solver="lbfgs").fit(problem["K"], problem["Y"])
+        KernelRidge(solver="lbfgs").fit(linear["K"], linear["Y"])
     with pytest.raises(InputError, match="unknown kernel"):
-        KernelRidge(kernel="rbf").fit(problem["K"], problem["Y"])
+        KernelRidge(kernel="rbf").fit(linear["K"], linear["Y"])
     with pytest.raises(InputError, match="120 rows and Y has 119"):
-        KernelRidge().fit(problem["K"], problem["Y"][1:])
+        KernelRidge().fit(linear["K"], linear["Y"][1:])
     with pytest.raises(InputError, match="120 columns"):
-        KernelRidge().fit(problem["K"], problem["Y"]).predict(problem["Z"])
+        KernelRidge().fit(linear["K"], linear["Y"]).predict(linear["Z"])
     with pytest.raises(InputError, match="finite and at least 0"):
-        KernelRidge(-1.0).fit(problem["K"], problem["Y"])
+        KernelRidge(-1.0).fit(linear["K"], linear["Y"])
     with pytest.raises(InputError, match="needs K in memory"):
-        KernelRidge(solver="cholesky", kernel="linear").fit(problem["X"], problem["Y"])
+        KernelRidge(solver="cholesky", kernel="linear").fit(linear["X"], linear["Y"])

@@ -1,0 +1,52 @@
+"""Slow twins: what the tests compare with, written to be obvious."""
+
+import torch
+from torch import Tensor
+
+
+def kernel_with_spectrum(eigenvalues: Tensor, seed: int = 0) -> Tensor:
+    """A symmetric float64 matrix with these eigenvalues and random eigenvectors."""
+    generator = torch.Generator().manual_seed(seed)
+    n = len(eigenvalues)
+    square = torch.randn(n, n, generator=generator, dtype=torch.float64)
+    vectors = torch.linalg.qr(square).Q
+    K = (vectors * eigenvalues.double()) @ vectors.T
+    return (K + K.T) / 2
+
+
+def dense_ridge(K: Tensor, Y: Tensor, ridge: float) -> Tensor:
+    """(K + ridge·I)⁻¹Y by a dense float64 solve."""
+    n = K.shape[0]
+    return torch.linalg.solve(K.double() + ridge * torch.eye(n, dtype=torch.float64), Y)
+
+
+def iterate_descent(K: Tensor, Y: Tensor, ridge: float, lambda_max: float, steps: int) -> Tensor:
+    """Gradient descent in θ written in α, one step after the other."""
+    alpha, step = torch.zeros_like(Y), 1 / (lambda_max + ridge)
+    for _ in range(steps):
+        alpha = alpha + step * (Y - K @ alpha - ridge * alpha)
+    return alpha
+
+
+def iterate_nesterov(K: Tensor, Y: Tensor, ridge: float, lambda_max: float, steps: int) -> Tensor:
+    """Nesterov's method in θ written in α, without restart."""
+    alpha, y, s, step = torch.zeros_like(Y), torch.zeros_like(Y), 1.0, 1 / (lambda_max + ridge)
+    for _ in range(steps):
+        alpha_next = y + step * (Y - K @ y - ridge * y)
+        s_next = (1 + (1 + 4 * s**2) ** 0.5) / 2
+        y = alpha_next + ((s - 1) / s_next) * (alpha_next - alpha)
+        alpha, s = alpha_next, s_next
+    return alpha
+
+
+def integrate_flow(K: Tensor, Y: Tensor, ridge: float, time: float) -> Tensor:
+    """Gradient flow dα/dt = Y − (K + ridge·I)α from zero, by the matrix exponential."""
+    n, k = Y.shape
+    # [α; 1]' = [[−A, Y], [0, 0]] [α; 1], one target at a time.
+    A = K + ridge * torch.eye(n, dtype=K.dtype)
+    columns = []
+    for j in range(k):
+        generator = torch.zeros(n + 1, n + 1, dtype=K.dtype)
+        generator[:n, :n], generator[:n, n] = -A, Y[:, j]
+        columns.append(torch.linalg.matrix_exp(time * generator)[:n, n])
+    return torch.stack(columns, dim=1)
