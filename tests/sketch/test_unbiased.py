@@ -29,7 +29,7 @@ def test_mean_over_seeds_is_the_full_kernel(tiny, name):
     assert (standard_errors > 0).all()
     deviations = np.abs(kernels.mean(axis=0) - tiny.K) / standard_errors
     assert deviations.max() < 4.5
-    # The test has power: a bias of 10 % would show.
+    # The test has power: a bias of an eighth would show.
     assert (standard_errors < 0.03 * np.abs(np.diag(tiny.K)).mean()).all()
 
 
