@@ -22,7 +22,7 @@ from pipeline.gram.device import (
 from pipeline.gram.finish import Form, finish
 from pipeline.gram.panels import PANEL_COLUMNS, check_sizes, column_ranges_of, weighted_panels
 from pipeline.gram.sources import StackedSource, as_source
-from pipeline.gram.weighting import Weighting, weighting
+from pipeline.gram.weighting import Weighting, weightings_of
 from pipeline.types import InputError
 
 Blocks = dict[str, Any]
@@ -96,7 +96,7 @@ def _pass(
     check_sizes(sizes, p)
     default = PANEL_COLUMNS if resident is None else DEVICE_PANEL_COLUMNS
     ranges = column_ranges_of(p, columns, panel_columns or default, sizes)
-    weightings = [weighting(source) for source in sources]
+    weightings = weightings_of(sources)
     factors = dict(zip(["train", *others], (w.factor for w in weightings), strict=True))
     on = resident or torch.device(device)
     if on.type == "cpu":

@@ -11,7 +11,7 @@ import torch
 from pipeline.gram.accumulate import Sums, add_product, add_squared_norms, new_block
 from pipeline.gram.finish import DIAGONAL, mirror_lower
 from pipeline.gram.sources import PanelSource, RowRange, StackedSource
-from pipeline.gram.weighting import Weighting, weighting
+from pipeline.gram.weighting import Weighting, weightings_of
 
 ROWS_AT_ONCE = 256
 
@@ -46,7 +46,7 @@ class WholeBlock:
     def __init__(self, sources: Mapping[str, PanelSource]) -> None:
         self.names = list(sources)
         self.stack = StackedSource(list(sources.values()))
-        self.weightings = [weighting(source) for source in sources.values()]
+        self.weightings = weightings_of(self.stack.sources)
 
     def describe(self) -> str:
         """All rows."""
@@ -89,7 +89,7 @@ class TriangleBlock:
         if not self.of_training:
             parts.append(RowRange(sources[name], rows))
         self.stack = StackedSource(parts)
-        self.weightings = [weighting(part) for part in parts]
+        self.weightings = weightings_of(parts)
 
     def describe(self) -> str:
         """The kernel's name and the rows."""

@@ -12,7 +12,7 @@ from pipeline.gram.device import device_of
 from pipeline.gram.kernel_form import inverse_norms, scale_block
 from pipeline.gram.panels import PANEL_COLUMNS, column_ranges_of, weighted_panels
 from pipeline.gram.sources import PanelSource, RowRange, StackedSource, as_source
-from pipeline.gram.weighting import weighting
+from pipeline.gram.weighting import weightings_of
 
 
 def gram(
@@ -59,7 +59,7 @@ def _rectangle(
     x: PanelSource, other: PanelSource, normalize: bool, panel_columns: int | None
 ) -> np.ndarray:
     stack = StackedSource([x, other])
-    weightings = [weighting(source) for source in stack.sources]
+    weightings = weightings_of(stack.sources)
     n, m = x.shape[0], other.shape[0]
     # The block of `other` with `x` in Fortran order is that of `x` with `other` row by row.
     block = accumulate.new_block(m, n)

@@ -5,6 +5,7 @@ Weights that differ multiply the panels; they are first divided by their largest
 panels stay in range.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,3 +41,22 @@ def weighting(source: Any) -> Weighting:
     if (weights == factor).all():
         return Weighting(factor, None)
     return Weighting(factor, torch.from_numpy((weights / factor).astype(np.float32)))
+
+
+def weightings_of(sources: Sequence[Any]) -> list[Weighting]:
+    """The splits of all sources' weights; refused where they belong to different sketches.
+
+    Stores differ in their scale, a common factor; columns weighted differently are not the same.
+    """
+    found = [weighting(source) for source in sources]
+    first = found[0].columns
+    for position, own in enumerate(found):
+        same = own.columns is first or (
+            own.columns is not None and first is not None and torch.equal(own.columns, first)
+        )
+        if not same:
+            raise InputError(
+                f"the features number {position + 1} carry other column weights than the first: "
+                "they come from different sketches. Featurize both with one sketch."
+            )
+    return found

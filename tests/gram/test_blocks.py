@@ -174,6 +174,13 @@ def test_other_numbers_of_columns_are_refused():
         gram(features(3, 30), features(3, 31))
 
 
+def test_stores_of_different_sketches_are_refused(tmp_path):
+    train = stored(tmp_path / "a", features(4, 30), weights=np.linspace(1, 2, 30))
+    other = stored(tmp_path / "b", features(4, 30), weights=np.linspace(1, 3, 30))
+    with pytest.raises(InputError, match="different sketches"):
+        gram_blocks(train, {"val": other})
+
+
 def test_weights_that_are_not_positive_are_refused():
     with pytest.raises(InputError, match=r"column 2 is 0\.0"):
         gram(features(3, 4), weights=[1, 1, 0, 1])

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -283,6 +284,36 @@ def test_processes_write_different_shards_at_once(tmp_path):
     store = FeatureStore.open(tmp_path / "s")
     store.verify()
     np.testing.assert_array_equal(store.panel(slice(0, 20)), gradients(40, 20).numpy())
+
+
+def _write_all(path, p):
+    store = FeatureStore.open(path)
+    for shard in store.missing_rows():
+        write(store, shard, gradients(40, p))
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1])
+def test_killed_writer_leaves_a_store_that_is_finished_to_the_same_bytes(tmp_path, delay):
+    p = 100_000
+    for name in ("killed", "undisturbed"):
+        new_store(tmp_path / name, 40, p, rows_per_shard=4)
+    context = multiprocessing.get_context("fork")
+    writer = context.Process(target=_write_all, args=(tmp_path / "killed", p))
+    writer.start()
+    while writer.is_alive() and not any((tmp_path / "killed" / "done").iterdir()):
+        time.sleep(0.001)
+    time.sleep(delay)
+    writer.kill()
+    writer.join()
+    store = FeatureStore.open(tmp_path / "killed")
+    store.remove_stale()
+    _write_all(tmp_path / "killed", p)
+    _write_all(tmp_path / "undisturbed", p)
+    for shard in range(store.shards):
+        marks = [tmp_path / n / "done" / f"{shard:05d}.json" for n in ("killed", "undisturbed")]
+        assert marks[0].read_text() == marks[1].read_text()
+    store.verify()
+    assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
 def test_dask_array_holds_the_raw_gradients(tmp_path):
