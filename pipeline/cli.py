@@ -39,6 +39,12 @@ Overrides = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run.  [default: runs/NAME]")]
 Run = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/quickstart.")]
 Runs = Annotated[list[Path], typer.Argument(help="One run to report, or several to compare.")]
+MachineFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--machine", help="YAML with cores, memory, GPUs and measured rates of a machine."
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
 
@@ -69,20 +75,30 @@ def run(
 
 
 @app.command()
-def plan(config: Config, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    machine: MachineFile = None,
+    verbose: Verbose = False,
+) -> None:
     """Say what a run would take, before anything starts: bytes, memory, FLOPs, strategy.
 
-    Example: `entk plan configs/living17.yaml`
+    Example: `entk plan configs/living17.yaml --machine cluster.yaml`
     """
+    from pipeline.planner import read_machine
+    from pipeline.planner.machine import described_machine
     from pipeline.registry import load_config
     from pipeline.runs import RunFolder
     from pipeline.stages.job import Silence, make_instrument, make_job
-    from pipeline.stages.plan import make_plan, plan_table
+    from pipeline.stages.plan import make_plan, plan_tables
 
     configure_logging(verbose=verbose)
     resolved = load_config(config, overrides or ())
+    here = read_machine(resolved.store.root)
+    target = here if machine is None else described_machine(machine, here)
     job = make_job(resolved, RunFolder(Path("runs") / resolved.name), Silence())
-    console.print(plan_table(make_plan(job, make_instrument(resolved))))
+    for table in plan_tables(make_plan(job, make_instrument(resolved), target), target):
+        console.print(table)
 
 
 @app.command()

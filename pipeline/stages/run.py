@@ -45,7 +45,7 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
         write_json(folder.notes, notes)
         stores = featurize(job, instrument, plan)
         with computing_threads(driver_threads(job)):
-            build_kernel(job, stores)
+            build_kernel(job, stores, plan.algebra_bytes)
             fit_entk(job)
             predict_entk(job)
             draw_curves(job)
