@@ -23,6 +23,13 @@ CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
 
 
+GROUPED_DENSITY = 0.12
+"""Kept share of a weight from which its whole gradient is formed where that is fast."""
+GROUPED_SAMPLES = 16
+GROUPED_ENTRIES = 1 << 20
+"""Samples, and floats of input, gradient and result, taken at a time: they stay in the cache."""
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Kernel, stride, padding before, dilation of one convolution, per spatial axis."""
@@ -136,6 +143,8 @@ def conv_weight(call: Call, keep: Selection) -> Gradient:
         raise NotCoveredError("a convolution without a batch axis")
     if isinstance(keep, Projection):
         return _projected(call, keep, geometry)
+    if _as_groups_is_faster(keep, x, geometry):
+        return _grouped(call, keep, geometry)
     if geometry.groups > 1:
         keep = keep.scattered()
     saved = call.save(keep.cut_columns(x, 1))
@@ -178,6 +187,55 @@ def _by_taps(keep: Kept, x: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:
         if part is not None
     ]
     return values[0] if len(values) == 1 else torch.cat(values, 1)
+
+
+def _as_groups_is_faster(keep: Kept, x: Tensor, geometry: Geometry) -> bool:
+    """Whether oneDNN's grouped convolution forms whole gradients faster than products per tap.
+
+    Measured on one AVX-512 core: 115 to 210 GFLOP/s for 16 to 128 channels in sixteens, where
+    products per tap reach 60 to 80; far less for other channel counts, kernels of one tap, or
+    more channels.
+    """
+    channels = (keep.rows // geometry.groups, keep.inner)
+    if x.device.type != "cpu" or x.dtype != torch.float32 or keep.taps == 1:
+        return False
+    if any(c % 16 or c > 128 for c in channels) or x.is_contiguous() is False:
+        return False
+    return keep.size > GROUPED_DENSITY * keep.rows * keep.inner * keep.taps
+
+
+def _grouped(call: Call, keep: Kept, geometry: Geometry) -> Gradient:
+    x = call.save(call["input"])
+    return lambda grad: call.fold(_as_groups(keep, x(), grad, geometry))
+
+
+def _as_groups(keep: Kept, x: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:
+    """Kept entries (N, m): samples become the groups of one convolution, a few at a time."""
+    values = grad.new_empty(len(grad), keep.size)
+    width = x[0].numel() + grad[0].numel() + keep.rows * keep.inner * keep.taps
+    step = max(1, min(GROUPED_SAMPLES, GROUPED_ENTRIES // width))
+    no_weight = grad.new_empty(1)
+    axes = len(geometry.kernel)
+    for start in range(0, len(grad), step):
+        g, part = grad[start : start + step], x[start : start + step]
+        count = len(g)
+        _, whole, _ = torch.ops.aten.convolution_backward(
+            g.reshape(1, -1, *g.shape[2:]),
+            part.reshape(1, -1, *part.shape[2:]),
+            no_weight.expand(count * keep.rows, *keep.shape[1:]),
+            None,
+            geometry.stride,
+            geometry.padding,
+            geometry.dilation,
+            False,
+            [0] * axes,
+            count * geometry.groups,
+            [False, True, False],
+        )
+        torch.index_select(
+            whole.view(count, -1), 1, keep.entries, out=values[start : start + count]
+        )
+    return values
 
 
 def _projected(call: Call, keep: Projection, geometry: Geometry) -> Gradient:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 
 from pipeline.jacobian.call import Call, Gradient, NotCoveredError, Rule, bind, rules_of
+from pipeline.jacobian.folding import FoldedPass, PairFinder
 from pipeline.jacobian.plan import Piece
-from pipeline.jacobian.selection import Kept
+from pipeline.jacobian.selection import Kept, Selection
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,23 +56,27 @@ class UseInterceptor(TorchFunctionMode):
         wanted: dict[str, list[Piece]],
         *,
         samples: int,
-        out: Tensor,
         second: frozenset[str] = frozenset(),
         clones: frozenset[int] = frozenset(),
         choices: dict[int, bool],
+        folds: FoldedPass | None = None,
     ) -> None:
         super().__init__()
         self.samples = samples
-        self.out = out
+        self.out = torch.empty(0)
+        """Where the backward pass puts the features: set before it."""
         self.declined: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self.keep_saved = False
         """Set while further backward passes will follow."""
-        self.anchor = torch.zeros((), device=out.device, requires_grad=True)
+        self.anchor = torch.zeros((), device=next(model.parameters()).device, requires_grad=True)
         self.used: set[str] = set()
         self._wanted = wanted
         self._second = second
         self._clones = clones
+        self.finder: PairFinder | None = None
+        """Watches for pairs to fold, where one is set."""
+        self._folds = folds
         self._choices = choices
         self._constant_calls = 0
         self._uses = 0
@@ -87,6 +92,16 @@ class UseInterceptor(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         tensors = list(_tensors((*args, *kwargs.values())))
+        if self._folds is not None:
+            result = self._folds.run(self, func, args, kwargs, tensors)
+            if result is not NotImplemented:
+                return result
+        result = self._run(func, args, kwargs, tensors)
+        if self.finder is not None:
+            self.finder.note(func, args, kwargs, tensors, result)
+        return result
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
         found = [self._tracked[id(t)] for t in tensors if id(t) in self._tracked]
         constant = all(id(t) in self._constants for t in tensors)
         if not found:
@@ -97,7 +112,12 @@ class UseInterceptor(TorchFunctionMode):
             return COMPOSITES[func](self, func, args, kwargs)
         if constant and not self._makes_data(func, args):
             return self._derive(func, args, kwargs, found)
-        return self.use(func, args, kwargs, lambda: func(*args, **kwargs), found)
+        return self.use(func, args, kwargs, lambda: func(*args, **kwargs))
+
+    def is_plain_constant(self, value: Any) -> bool:
+        """Whether a value is a parameter or constant, and not derived from wanted parameters."""
+        tracked = self._tracked.get(id(value))
+        return id(value) in self._constants and (tracked is None or not tracked.derived)
 
     def is_derived(self, value: Any) -> bool:
         """Whether a value was computed from wanted parameters alone."""
@@ -105,9 +125,8 @@ class UseInterceptor(TorchFunctionMode):
 
     def spread(self, value: Tensor, size: int) -> Tensor:
         """A derived tensor (1, …) given to ``size`` items of the batch, each with its gradient."""
-        tracked = self._tracked[id(value)]
         run = lambda: value.expand(size, *value.shape[1:]).clone()  # noqa: E731
-        return self.use(torch.Tensor.expand, (value, size), {}, run, [tracked])
+        return self.use(torch.Tensor.expand, (value, size), {}, run)
 
     # --- constants and derived parameters ---------------------------------------------------
 
@@ -196,7 +215,7 @@ class UseInterceptor(TorchFunctionMode):
 
         # The mode is active here; what the rules themselves compute must not count as uses.
         with _pop_mode_temporarily():
-            return self.use(target, (), arguments, unseen, found)
+            return self.use(target, (), arguments, unseen)
 
     # --- uses -------------------------------------------------------------------------------
 
@@ -206,10 +225,16 @@ class UseInterceptor(TorchFunctionMode):
         args: Any,
         kwargs: dict[str, Any],
         run: Callable[[], Any],
-        found: list[Tracked],
+        scale: Tensor | None = None,
     ) -> Any:
-        """Run a call that uses tracked tensors, with a hook on its output."""
+        """Run a call that uses tracked tensors, with a hook on its output.
+
+        ``scale``: factors of the weight's rows between the gradients that the rules find and the
+        parameter's.
+        """
         self._uses += 1
+        found = [self._tracked[id(t)] for t in _tensors((*args, *kwargs.values()))
+                 if id(t) in self._tracked]  # fmt: skip
         names = {name for tracked in found for name in tracked.names}
         rules = rules_of(target)
         if rules is None:
@@ -219,14 +244,17 @@ class UseInterceptor(TorchFunctionMode):
         second = any(name in self._second for name in names)
         clone = self._uses in self._clones
         call = Call(arguments, self.samples, second, use=self._uses, clone=clone)
-        steps = list(self._steps(target, rules, call, found))
+        steps = list(self._steps(target, rules, call, found, scale))
         output = run()
-        if steps:
-            output = self._tapped(output, call, steps)
-        return output
+        return self._tapped(output, call, steps) if steps else output
 
     def _steps(
-        self, target: Any, rules: dict[str, Rule], call: Call, found: list[Tracked]
+        self,
+        target: Any,
+        rules: dict[str, Rule],
+        call: Call,
+        found: list[Tracked],
+        scale: Tensor | None,
     ) -> Iterator["Step"]:
         """A gradient function and the place for its values, for each wanted piece."""
         covered = set()
@@ -236,7 +264,7 @@ class UseInterceptor(TorchFunctionMode):
                 continue
             covered.add(id(tracked))
             try:
-                yield from self._pieces(rules[argument], call, tracked)
+                yield from self._pieces(rules[argument], call, tracked, scale)
                 self.used.update(tracked.names)
             except NotCoveredError as reason:
                 self._decline(tracked.names, target, str(reason))
@@ -244,7 +272,9 @@ class UseInterceptor(TorchFunctionMode):
             if id(tracked) not in covered:
                 self._decline(tracked.names, target)
 
-    def _pieces(self, rule: Rule, call: Call, tracked: Tracked) -> Iterator["Step"]:
+    def _pieces(
+        self, rule: Rule, call: Call, tracked: Tracked, scale: Tensor | None
+    ) -> Iterator["Step"]:
         if tracked.derived:
             shape = tracked.value.shape
             everything = torch.arange(shape.numel(), device=tracked.value.device)
@@ -253,7 +283,11 @@ class UseInterceptor(TorchFunctionMode):
             yield Step(tracked.names, gradient, lambda v: self._pull_back(tracked, kept, v))
             return
         for piece in self._wanted[tracked.names[0]]:
-            yield Step(tracked.names, rule.function(call, piece.keep), self._adder(piece))
+            keep: Selection = piece.keep
+            add = self._adder(piece)
+            if scale is not None:
+                keep, add = keep.with_row_scale(scale, add)
+            yield Step(tracked.names, rule.function(call, keep), add)
 
     def _adder(self, piece: Piece) -> Callable[[Tensor], None]:
         return lambda values: piece.add(self.out, values)

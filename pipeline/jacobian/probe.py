@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.jacobian.fallback import Scalars, gradients_of, requiring_grad, run_model
+from pipeline.jacobian.passes import Outcome, Passes, Pieces
 from pipeline.jacobian.plan import Piece
-from pipeline.types import Inputs, slice_inputs
+from pipeline.types import Inputs
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,33 @@ def disagreeing(values: Values, wanted: Values, tolerance: float) -> list[str]:
     return wrong
 
 
-def first_rows(inputs: Inputs, count: int) -> Inputs:
-    """The first samples of a batch."""
-    return slice_inputs(inputs, slice(0, count))
+def learn(passes: Passes, pieces: Pieces, inputs: Inputs, tolerance: float) -> None:
+    """Repeat passes on two samples until the rules agree with autograd; then fold what can be."""
+    wanted = reference(passes.model, pieces, inputs, passes.scalars)
+    finder = _agreed(passes, pieces, inputs, wanted, tolerance).finder
+    pairs = {} if finder is None else finder.pairs()
+    if not pairs:
+        return
+    passes.learnt.set_pairs(pairs)
+    recorded, values = recording(passes.learnt.covered(pieces))
+    while passes.attempt(inputs, recorded, first_scalar=True) is None:
+        recorded, values = recording(passes.learnt.covered(pieces))
+    covered = {name: wanted[name] for name in values}
+    if passes.learnt.pairs and disagreeing(values, covered, tolerance):
+        logger.info("BatchNorm is not folded into convolutions: the gradients would differ")
+        passes.learnt.set_pairs({})
+
+
+def _agreed(
+    passes: Passes, pieces: Pieces, inputs: Inputs, wanted: Values, tolerance: float
+) -> Outcome:
+    while True:
+        passes.learnt.choices.clear()
+        recorded, values = recording(passes.learnt.covered(pieces))
+        outcome = passes.attempt(inputs, recorded, first_scalar=True, find=True)
+        if outcome is None:
+            continue
+        wrong = disagreeing(values, {name: wanted[name] for name in values}, tolerance)
+        if not wrong:
+            return outcome
+        passes.learnt.change_layout(dict.fromkeys(wrong, "its values differ from autograd's"))

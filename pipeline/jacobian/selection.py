@@ -12,6 +12,7 @@ taps = 1 for a matrix, inner = taps = 1 for a vector. Per tap the per-sample gra
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +21,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.jacobian import products
+
+Add = Callable[[Tensor], None]
+"""Takes the values (n, m) of a selection."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,7 @@ class Kept:
         self.everything = self.size == math.prod(shape)
         self._cut_rows: Tensor | None = None
         self._cut_columns: Tensor | None = None
+        self._entry_rows: Tensor | None = None
         self.parts, self.entries = self._split(entries.sort().values)
 
     def _split(self, entries: Int[Tensor, " m"]) -> tuple[list[Part | None], Int[Tensor, " m"]]:
@@ -149,6 +154,13 @@ class Kept:
     def finish(self, values: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
         """What is kept of gradients whose channels :meth:`channels` chose: they as such."""
         return values
+
+    def with_row_scale(self, scale: Float[Tensor, " rows"], add: Add) -> tuple["Kept", Add]:
+        """The same selection, of gradients whose rows must still be multiplied by ``scale``."""
+        if self._entry_rows is None:
+            self._entry_rows = self.entries // (self.inner * self.taps)
+        factors = scale.index_select(0, self._entry_rows)
+        return self, lambda values: add(values.mul_(factors))
 
     def select(self, gradient: Float[Tensor, "n *shape"]) -> Float[Tensor, "n m"]:
         """The kept entries of a whole per-sample gradient."""
@@ -235,6 +247,10 @@ class Projection:
         matrix = values.reshape(len(values), self.rows, -1)
         left, right = self.left.to(values.dtype), self.right.to(values.dtype)
         return (left @ matrix @ right.T).flatten(1)
+
+    def with_row_scale(self, scale: Float[Tensor, " rows"], add: Add) -> tuple["Projection", Add]:
+        """The same projection, of gradients whose rows must still be multiplied by ``scale``."""
+        return Projection(self.shape, self.left * scale, self.right), add
 
     def select(self, gradient: Float[Tensor, "n *shape"]) -> Float[Tensor, "n m"]:
         """The projection of whole gradients."""

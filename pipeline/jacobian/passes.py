@@ -1,0 +1,189 @@
+"""One forward and one backward pass of a batch, with what is known about the network."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.jacobian.call import OverwrittenError
+from pipeline.jacobian.fallback import Scalars, run_model
+from pipeline.jacobian.folding import FoldBrokenError, FoldedPass, Pair, PairFinder
+from pipeline.jacobian.interception import UseInterceptor
+from pipeline.jacobian.modules import module_uses
+from pipeline.jacobian.plan import Piece
+from pipeline.types import Inputs, batch_size
+
+logger = logging.getLogger(__name__)
+
+Pieces = dict[str, list[Piece]]
+
+
+@dataclass
+class Learnt:
+    """What passes taught about a network; it grows, and passes are repeated until it suffices."""
+
+    fallback: dict[str, str] = field(default_factory=dict)
+    """Parameters that no rule covers, and why."""
+    second: set[str] = field(default_factory=set)
+    """Parameters whose uses have the samples along the second axis."""
+    clones: set[int] = field(default_factory=set)
+    """Uses whose input is overwritten later in the forward pass."""
+    choices: dict[int, bool] = field(default_factory=dict)
+    """Which calls on constants give each sample a copy of its own."""
+    pairs: dict[int, Pair] = field(default_factory=dict)
+    """Convolutions to fold with the BatchNorm after them."""
+
+    def covered(self, pieces: Pieces) -> Pieces:
+        """The pieces of the parameters that have rules."""
+        return {name: parts for name, parts in pieces.items() if name not in self.fallback}
+
+    def decline(self, reasons: dict[str, str]) -> None:
+        """Send parameters to the fallback, and say so once."""
+        new = {name: reason for name, reason in reasons.items() if name not in self.fallback}
+        if new:
+            listed = ", ".join(f"{name} ({reason})" for name, reason in new.items())
+            logger.info("per-sample gradients by torch.func for: %s", listed)
+        self.fallback.update(new)
+
+    def change_layout(self, reasons: dict[str, str]) -> None:
+        """Try samples along the second axis; after that, the fallback."""
+        again = {name: reason for name, reason in reasons.items() if name in self.second}
+        self.second.update(reasons)
+        self.second.difference_update(again)
+        self.decline(again)
+
+    def set_pairs(self, pairs: dict[int, Pair]) -> None:
+        """Fold these from now on; uses are then counted anew."""
+        self.pairs = pairs
+        self.clones.clear()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass gives: a buffer of columns per scalar, logits, the captured input."""
+
+    buffers: list[Tensor]
+    f0: Tensor
+    captured: Tensor | None
+    finder: PairFinder | None
+
+
+class Passes:
+    """Runs a network's passes; what they teach goes into ``learnt``."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scalars: Scalars,
+        *,
+        columns: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        capture: nn.Module | None,
+    ) -> None:
+        self.model, self.scalars = model, scalars
+        self.learnt = Learnt()
+        self._columns, self._dtype, self._device = columns, dtype, device
+        self._capture = capture
+
+    def until_learnt(self, inputs: Inputs, pieces: Pieces) -> Outcome:
+        """The outcome of a pass with which everything went as known."""
+        while True:
+            outcome = self.attempt(inputs, self.learnt.covered(pieces))
+            if outcome is not None:
+                return outcome
+
+    def attempt(
+        self, inputs: Inputs, pieces: Pieces, *, first_scalar: bool = False, find: bool = False
+    ) -> Outcome | None:
+        """One forward and backward pass; None if something was learnt and it must run again."""
+        try:
+            interceptor, values, f0, captured = self._forward(inputs, pieces, find)
+            if not interceptor.declined:
+                if first_scalar:
+                    values = values[:, :1]
+                buffers = self._backward(interceptor, values)
+                if not interceptor.failed:
+                    return Outcome(buffers, f0, captured, interceptor.finder)
+        except OverwrittenError as error:
+            self.learnt.clones.add(error.use)
+            return None
+        except FoldBrokenError:
+            self.learnt.set_pairs({})
+            return None
+        self.learnt.decline(interceptor.declined)
+        self.learnt.change_layout(interceptor.failed)
+        return None
+
+    def _forward(
+        self, inputs: Inputs, pieces: Pieces, find: bool
+    ) -> tuple[UseInterceptor, Tensor, Tensor, Tensor | None]:
+        captured: list[Tensor] = []
+        learnt = self.learnt
+        folds = FoldedPass(learnt.pairs) if learnt.pairs else None
+        interceptor = UseInterceptor(
+            self.model,
+            pieces,
+            samples=batch_size(inputs),
+            second=frozenset(learnt.second),
+            clones=frozenset(learnt.clones),
+            choices=learnt.choices,
+            folds=folds,
+        )
+        if find:
+            interceptor.finder = PairFinder(interceptor.is_plain_constant)
+        with _capturing(self._capture, captured), module_uses(self.model, interceptor), interceptor:
+            logits = run_model(self.model, inputs)
+        if folds is not None:
+            folds.finish()
+        values = self.scalars(logits)
+        f0 = logits.detach() if logits.ndim == 2 else values.detach()
+        return interceptor, values, f0.to(self._dtype), captured[0] if captured else None
+
+    def _backward(self, interceptor: UseInterceptor, values: Float[Tensor, "n q"]) -> list[Tensor]:
+        """One backward pass per scalar; the rules fill one buffer each."""
+        buffers = []
+        n, q = values.shape
+        for j in range(q):
+            out = torch.zeros(n, self._columns, device=self._device, dtype=self._dtype)
+            interceptor.out = out
+            interceptor.keep_saved = j < q - 1
+            if values.requires_grad:
+                torch.autograd.grad(
+                    values[:, j].sum(),
+                    [interceptor.anchor],
+                    retain_graph=interceptor.keep_saved,
+                    allow_unused=True,
+                )
+            buffers.append(out)
+        return buffers
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Inside, no parameter requires a gradient."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextlib.contextmanager
+def _capturing(module: nn.Module | None, into: list[Tensor]) -> Iterator[None]:
+    """Inside, the module's input is kept."""
+    if module is None:
+        yield
+        return
+    handle = module.register_forward_pre_hook(lambda _, args: into.append(args[0].detach().clone()))
+    try:
+        yield
+    finally:
+        handle.remove()
