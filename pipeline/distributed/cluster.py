@@ -29,6 +29,8 @@ class ClusterResources:
     gpus: int
     memory_bytes: int
     """Memory that Ray gives to workers, in bytes."""
+    gpu_memory_bytes: int
+    """Memory of one GPU, in bytes."""
 
 
 def ray_installed() -> bool:
@@ -101,14 +103,25 @@ def _probe(address: str) -> None:
 
 
 def cluster_resources(address: str | None, *, cores: int | None = None) -> ClusterResources:
-    """Nodes, cores, GPUs and memory of the cluster; connects when that has not been done."""
+    """What the cluster's computing nodes have; connects when that has not been done."""
     connect(address, cores=cores)
     import ray
 
     total = ray.cluster_resources()
+    gpus = int(total.get("GPU", 0))
+    computing = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
+    probe = ray.remote(_gpu_memory).options(num_cpus=0, num_gpus=0.01)
     return ClusterResources(
-        nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
+        nodes=len(computing),
         cores=int(total.get("CPU", 0)),
-        gpus=int(total.get("GPU", 0)),
+        gpus=gpus,
         memory_bytes=int(total.get("memory", 0)),
+        gpu_memory_bytes=ray.get(probe.remote()) if gpus else 0,
     )
+
+
+def _gpu_memory() -> int:
+    """Bytes of the GPU that this task was given."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)

@@ -31,6 +31,11 @@ LAST_RESULT_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0
 """Wait for the first worker before saying that the cluster may have no room."""
 
+RAYS_OWN_NAMES = ("class_name:", "actor_id:", "namespace:", "name:", "The actor died unexpectedly")
+
+LONGEST_CAUSE = 500
+"""Characters of Ray's messages that are passed on."""
+
 
 class ActorPool(Protocol):
     """Where the run gets its actors from."""
@@ -129,11 +134,11 @@ class RayRun:
         try:
             result = ray.get(ref)
         except ray.exceptions.RayActorError as error:
-            self._replace(call.worker, _first_lines(error), on_done)
+            self._replace(call.worker, _said_shortly(error), on_done)
             return
         except ray.exceptions.RayError as error:
             # Ray could not carry the call: arguments or result do not travel, node out of memory.
-            result = Failed(_first_lines(error), str(error))
+            result = Failed(_said_shortly(error), str(error))
         del self._calls[ref]
         if isinstance(result, Refused):
             raise result.error()
@@ -219,6 +224,8 @@ class RayRun:
         )
 
 
-def _first_lines(error: BaseException, lines: int = 6) -> str:
-    """The beginning of Ray's long messages, on one line."""
-    return "; ".join(line.strip() for line in str(error).strip().splitlines()[:lines])
+def _said_shortly(error: BaseException) -> str:
+    """What Ray's long messages say, without its own names for things, on one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(RAYS_OWN_NAMES)]
+    return "; ".join(telling)[:LONGEST_CAUSE]

@@ -12,7 +12,7 @@ A file (``--machine``) states only what differs from this machine, for example::
 import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ import psutil
 from pydantic import Field
 
 from pipeline.config import Options, read_yaml, validated
+from pipeline.distributed.cluster import ClusterResources
 from pipeline.planner import cgroup
 from pipeline.planner.limits import Bytes
 
@@ -130,6 +131,19 @@ def described_machine(path: Path, here: Machine) -> Machine:
         gpus=given(options.gpus, here.gpus),
         gpu_memory_bytes=given(options.gpu_memory, here.gpu_memory_bytes),
         rates=Rates(**rates),
+    )
+
+
+def cluster_machine(resources: ClusterResources, here: Machine) -> Machine:
+    """A Ray cluster as equal nodes, each with its share; disk and rates are those of ``here``."""
+    nodes = max(1, resources.nodes)
+    return replace(
+        here,
+        nodes=nodes,
+        cores=max(1, resources.cores // nodes),
+        memory_bytes=resources.memory_bytes // nodes,
+        gpus=resources.gpus // nodes,
+        gpu_memory_bytes=resources.gpu_memory_bytes,
     )
 
 

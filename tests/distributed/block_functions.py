@@ -129,6 +129,17 @@ def report_threads(spec: Spec) -> Callable[[int], BlockDone]:
     return block_function
 
 
+def write_slowly(spec: Spec) -> Callable[[int], BlockDone]:
+    """Products that take half a second each."""
+    write = write_products(spec)
+
+    def block_function(block: int) -> BlockDone:
+        time.sleep(0.5)
+        return write(block)
+
+    return block_function
+
+
 def sleep_long(spec: Spec) -> Callable[[int], BlockDone]:
     """Blocks that note their process and then take minutes: for tests that kill the driver."""
 

@@ -62,6 +62,14 @@ def test_a_second_run_finds_the_workers_warm(ray_executor, spec):
     assert warm.startup_seconds < 0.5
 
 
+def test_the_resources_of_a_running_cluster_are_read(ray_cluster):
+    from pipeline.distributed.cluster import cluster_resources
+
+    resources = cluster_resources(None)
+    assert (resources.nodes, resources.cores, resources.gpus) == (1, 2, 0)
+    assert resources.memory_bytes > 0
+
+
 def test_a_running_ray_is_used_and_left_running(free_cluster, spec):
     import ray
 
@@ -103,6 +111,47 @@ def test_an_address_where_nothing_listens_is_a_clear_error():
         timeout=60,
     )
     assert "REFUSED executor.address: no Ray cluster answers at '127.0.0.1:1'" in result.stdout
+
+
+NODE_REMOVAL = """
+    import os, threading, time
+    from ray.cluster_utils import Cluster
+    from block_functions import Spec, write_slowly
+    from pipeline.distributed.ray import RayExecutor
+
+    small = {{"object_store_memory": 80 * 2**20}}
+    cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, **small}})
+    nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+    cluster.wait_for_nodes()
+    spec, done = Spec({folder!r}), []
+    def remove_when_busy():
+        while len(done) < 3:
+            time.sleep(0.1)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+    threading.Thread(target=remove_when_busy).start()
+    with RayExecutor(workers=2, threads=1, address=cluster.address) as executor:
+        outcome = executor.run(write_slowly, spec, range(12), done.append)
+    print("DONE", sorted(event.block for event in done) == list(range(12)), outcome.workers_lost)
+    cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_removed_node_costs_only_its_unfinished_blocks(tmp_path):
+    folder = tmp_path / "blocks"
+    folder.mkdir()
+    program = textwrap.dedent(NODE_REMOVAL.format(folder=str(folder)))
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    environment.pop("RAY_ADDRESS", None)
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=200,
+    )
+    assert "DONE True 1" in result.stdout, result.stdout + result.stderr
 
 
 DRIVER = """

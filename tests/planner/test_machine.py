@@ -1,8 +1,9 @@
 import pytest
 
+from pipeline.distributed.cluster import ClusterResources
 from pipeline.planner import read_machine
 from pipeline.planner.cgroup import available_memory, cpu_quota
-from pipeline.planner.machine import described_machine, free_disk
+from pipeline.planner.machine import cluster_machine, described_machine, free_disk
 from pipeline.types import InputError
 
 
@@ -35,6 +36,16 @@ def test_a_wrong_machine_file_names_key_and_file(tmp_path, laptop):
     file.write_text("gemm_flop: 3.0e+14\n")
     with pytest.raises(InputError, match=r"cluster\.yaml.*\n.*gemm_flop: unknown key.*gemm_flops"):
         described_machine(file, laptop)
+
+
+def test_a_cluster_is_planned_as_equal_nodes(laptop):
+    resources = ClusterResources(
+        nodes=4, cores=128, gpus=32, memory_bytes=4 * 2**38, gpu_memory_bytes=80 * 2**30
+    )
+    machine = cluster_machine(resources, laptop)
+    assert (machine.nodes, machine.cores, machine.gpus) == (4, 32, 8)
+    assert machine.memory_bytes == 2**38
+    assert machine.disk_bytes == laptop.disk_bytes
 
 
 @pytest.fixture
