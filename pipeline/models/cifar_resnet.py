@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from pipeline.models.network import Network, as_network
 from pipeline.models.options import ModelOptions, seeded
-from pipeline.models.weights import load_checkpoint, load_into
+from pipeline.models.weights import load_checkpoint, load_into, outputs_in
 
 WIDTHS = (16, 32, 64)
 DEFAULT_CLASSES = 10
@@ -113,7 +113,7 @@ def _stage(inputs: int, width: int, repeats: int, stride: int, shortcut: str) ->
 def build(options: CifarResNetOptions) -> Network:
     """The network of these options."""
     state = {} if options.weights is None else renamed(load_checkpoint(options.weights))
-    classes = state["fc.weight"].shape[0] if "fc.weight" in state else DEFAULT_CLASSES
+    classes = outputs_in(state, "fc.weight", DEFAULT_CLASSES)
     with seeded(options.seed):
         module = CifarResNet(options.depth, options.shortcut, classes)
     if options.weights is not None:

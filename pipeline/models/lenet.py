@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.models.network import Network, as_network
 from pipeline.models.options import ModelOptions, seeded
-from pipeline.models.weights import load_checkpoint, load_into
+from pipeline.models.weights import load_checkpoint, load_into, outputs_in
 
 DEFAULT_CLASSES = 10
 
@@ -55,7 +55,7 @@ class LeNet(nn.Module):
 def build(options: LeNetOptions) -> Network:
     """The network of these options."""
     state = {} if options.weights is None else load_checkpoint(options.weights)
-    classes = state["fc.f7.weight"].shape[0] if "fc.f7.weight" in state else DEFAULT_CLASSES
+    classes = outputs_in(state, "fc.f7.weight", DEFAULT_CLASSES)
     with seeded(options.seed):
         module = LeNet(classes)
     if options.weights is not None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.models.network import Network, as_network
 from pipeline.models.options import ModelOptions, seeded
-from pipeline.models.weights import load_checkpoint, load_into
+from pipeline.models.weights import load_checkpoint, load_into, outputs_in
 
 IMAGENET_CLASSES = 1000
 
@@ -136,7 +136,7 @@ def build(options: ResNetOptions) -> Network:
             return as_network(ResNet(options.depth), "fc", architecture=architecture)
     state, encoder_only = encoder_state(load_checkpoint(options.weights))
     has_head = "fc.weight" in state and not encoder_only
-    classes = state["fc.weight"].shape[0] if has_head else IMAGENET_CLASSES
+    classes = outputs_in(state if has_head else {}, "fc.weight", IMAGENET_CLASSES)
     with seeded(options.seed):
         module = ResNet(options.depth, classes)
     dropped = () if has_head else ("fc.",)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.models.network import Network, as_network
 from pipeline.models.options import ModelOptions, seeded
-from pipeline.models.weights import load_checkpoint, load_into
+from pipeline.models.weights import load_checkpoint, load_into, outputs_in
 
 DEFAULT_CLASSES = 10
 POOLED = 2
@@ -70,7 +70,7 @@ class SmallCNN(nn.Module):
 def build(options: SmallCNNOptions) -> Network:
     """The network of these options."""
     state = {} if options.weights is None else load_checkpoint(options.weights)
-    classes = state["fc.weight"].shape[0] if "fc.weight" in state else DEFAULT_CLASSES
+    classes = outputs_in(state, "fc.weight", DEFAULT_CLASSES)
     with seeded(options.seed):
         module = SmallCNN(options.channels, options.widths, options.activation, classes)
     if options.weights is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.models.network import Network, as_network
 from pipeline.models.options import ModelOptions, seeded
-from pipeline.models.weights import load_checkpoint, load_into
+from pipeline.models.weights import load_checkpoint, load_into, outputs_in
 
 WIDTH = 512
 DEFAULT_CLASSES = 1000
@@ -91,7 +91,7 @@ def build(options: SqueezeNetOptions) -> Network:
     state = load_checkpoint(options.weights)
     has_own_head = "fc.weight" in state
     if has_own_head:
-        module.fc = nn.Linear(WIDTH, state["fc.weight"].shape[0])
+        module.fc = nn.Linear(WIDTH, outputs_in(state, "fc.weight", DEFAULT_CLASSES))
     kept = () if has_own_head else ("fc.",)
     load_into(module, state, options.weights, ignore=("classifier.",), keep=kept)
     return as_network(

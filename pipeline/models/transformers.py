@@ -16,7 +16,7 @@ from pipeline.models.network import Network, as_network
 from pipeline.models.options import ModelOptions, seeded
 from pipeline.models.pooled import PooledImage, PooledText, Pooling
 from pipeline.models.transformers_library import from_config, from_folder, library, quiet
-from pipeline.models.weights import load_checkpoint, load_into, shown
+from pipeline.models.weights import load_checkpoint, load_into, outputs_in, shown
 from pipeline.types import InputError
 
 TRAINED_POOLING: dict[str, Pooling] = {
@@ -87,8 +87,8 @@ def build(options: TransformersOptions) -> Network:
         pooling = resolved_pooling(backbone, options.pooling)
         drop_unused_pooler(backbone, pooling)
         classifier = trained_classifier(options.path, backbone, pooling, left_over)
-        given = state.get("head.weight", None if classifier is None else classifier[0])
-        module = wrapped(backbone, pooling, DEFAULT_CLASSES if given is None else len(given))
+        classes = DEFAULT_CLASSES if classifier is None else len(classifier[0])
+        module = wrapped(backbone, pooling, outputs_in(state, "head.weight", classes))
     if classifier is not None and options.weights is None:
         weight, bias = classifier
         load_into(module.head, {"weight": weight, "bias": bias}, f"{options.path} (classifier)")
@@ -102,7 +102,7 @@ def build(options: TransformersOptions) -> Network:
         architecture=_architecture(options, backbone.config, pooling),
         notes=_notes(left_over, classifier is not None, seen),
         seen_target_labels=seen,
-        untrained_head=options.path is not None and given is None,
+        untrained_head=options.path is not None and classifier is None and not state,
     )
 
 

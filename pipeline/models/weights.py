@@ -63,6 +63,12 @@ def load_into(
     )
 
 
+def outputs_in(state: Mapping[str, Tensor], name: str, default: int) -> int:
+    """Rows of the head's weight ``name`` (k, h) in a checkpoint, or ``default`` without one."""
+    weight = state.get(name)
+    return default if weight is None or weight.ndim != 2 else weight.shape[0]
+
+
 def refuse_nonfinite(state: Mapping[str, Tensor], origin: str) -> None:
     """Raise :class:`InputError` naming the entries that hold NaN or infinity."""
     bad = [

@@ -56,3 +56,10 @@ def test_weights_of_other_widths_are_refused_by_name(tmp_path):
     options = SmallCNNOptions(widths=(8, 32, 64), weights=tmp_path / "w.safetensors")
     with pytest.raises(InputError, match=r"features\.0\.weight is \(16, 1, 3, 3\)"):
         small_cnn.build(options)
+
+
+def test_a_head_without_two_axes_is_refused_by_name(tmp_path):
+    state = SmallCNN().state_dict() | {"fc.weight": torch.tensor(1.0)}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"fc\.weight is \(\), expected \(10, 256\)"):
+        small_cnn.build(SmallCNNOptions(weights=tmp_path / "w.safetensors"))
