@@ -31,6 +31,7 @@ from pipeline.models import (
     resnet,
     small_cnn,
     squeezenet,
+    transformers,
 )
 from pipeline.models.head import with_head
 from pipeline.models.network import Network
@@ -45,6 +46,7 @@ MODELS: dict[str, Family] = {
     "squeezenet": (squeezenet.SqueezeNetOptions, squeezenet.build),
     "small_cnn": (small_cnn.SmallCNNOptions, small_cnn.build),
     "lenet": (lenet.LeNetOptions, lenet.build),
+    "transformers": (transformers.TransformersOptions, transformers.build),
     "factory": (factory.FactoryOptions, factory.build),
 }
 """Backbone families: options, and what builds a Network from them."""

@@ -16,15 +16,18 @@ def terminal_table(run: Run | Path) -> RichTable:
     table = results_table(run)
     rendered = RichTable(
         title=f"{run.name} · {run.benchmark}",
-        caption=f"chosen on {run.selection}; ± one standard error; bold: best of its column",
+        caption=(
+            f"{table.columns[0].unit if table.columns else ''}; ± one standard error; "
+            f"chosen on {run.selection}; bold: best of its column"
+        ),
         box=box.SIMPLE_HEAD,
         title_style="bold",
     )
     rendered.add_column("method", no_wrap=True)
     for column in table.columns:
         n = f"\nn = {column.n:,}" if column.n is not None else ""
-        rendered.add_column(f"{column.label}\n{column.unit}{n}", justify="right", no_wrap=True)
-    rendered.add_column("selected", style="dim")
+        rendered.add_column(f"{column.label}{n}", justify="right", no_wrap=True)
+    rendered.add_column("selected", style="dim", overflow="fold")
     for row in table.rows:
         rendered.add_row(row.label, *map(_text, row.cells), row.detail)
     if table.published:

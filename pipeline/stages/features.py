@@ -168,20 +168,17 @@ def _width(features: Features) -> int:
 
 
 def _missing(stores: Mapping[str, FeatureStore]) -> dict[str, list[int]]:
-    missing = {}
+    """The shards that nobody has finished yet, by split."""
+    missing = {name: store.missing_rows() for name, store in stores.items()}
     for name, store in stores.items():
-        missing[name] = store.missing_rows()
         if missing[name]:
             store.remove_stale()
-        done = store.shards - len(missing[name])
-        logger.info(
-            "features of %s: %d of %d shards reused, %d to compute (%s)",
-            name,
-            done,
-            store.shards,
-            len(missing[name]),
-            store.path,
+        logger.debug(
+            "features of %s: %d shards missing in %s", name, len(missing[name]), store.path
         )
+    to_do = sum(len(shards) for shards in missing.values())
+    done = sum(store.shards for store in stores.values()) - to_do
+    logger.info("features: %d shards reused, %d to compute", done, to_do)
     return missing
 
 
