@@ -10,29 +10,32 @@ from pipeline.solvers.ridge_scale import RidgeScale
 
 
 class SolverOptions(Options):
-    """How the kernel ridge regression is solved and its ridge chosen."""
+    """Kernel ridge regression over the whole regularization path."""
 
     kind: SolverKind = "auto"
-    """The solver; ``auto`` chooses from n, the targets and the device, and logs why."""
-    ridge: Literal["telescopic"] | float | list[float] = "telescopic"
-    """Ridges to choose from, in units of ``ridge_scale``: a search, one number, or a list."""
+    """How the systems are solved; auto chooses from n, k and the device, and says why."""
+    ridge: Literal["telescopic"] | float | tuple[float, ...] = "telescopic"
+    """Coarse-to-fine search on the selection split, one value, or a list to choose from."""
     ridge_scale: RidgeScale = "trace"
-    """What a ridge of 1 means: mean(diag K) (trace), the largest eigenvalue, or 1 (absolute)."""
+    """Unit of the ridge: the mean of K's diagonal (trace), its largest eigenvalue, or 1."""
     tol: float = Field(default=1e-6, gt=0, lt=1)
-    """Relative residual at which a fit counts as converged."""
-    early_stopping_iterations: int = Field(default=3_000, ge=1)
-    """Last iteration of the early-stopping curve."""
+    """Relative residual at which a solution counts as converged."""
+    max_iterations: int = Field(default=1000, ge=1)
+    """Length of the early-stopping curve, in Nesterov steps."""
 
     @field_validator("ridge")
     @classmethod
-    def _ridges_are_legal(cls, ridge: str | float | list[float]) -> str | float | list[float]:
-        values = ridge if isinstance(ridge, list) else [ridge]
-        if not values or any(not isinstance(v, str) and not 0 <= v < float("inf") for v in values):
+    def _ridges_are_legal(
+        cls, ridge: str | float | tuple[float, ...]
+    ) -> str | float | tuple[float, ...]:
+        values = ridge if isinstance(ridge, tuple) else (ridge,)
+        numbers = [value for value in values if not isinstance(value, str)]
+        if not values or any(not 0 <= value < float("inf") for value in numbers):
             raise ValueError("ridges must be finite and at least 0, and there must be one")
         return ridge
 
-    def ridges(self) -> Literal["telescopic"] | list[float]:
+    def ridges(self) -> Literal["telescopic"] | tuple[float, ...]:
         """The ridges as ``fit_path`` takes them."""
-        if isinstance(self.ridge, str):
-            return self.ridge
-        return self.ridge if isinstance(self.ridge, list) else [self.ridge]
+        if isinstance(self.ridge, float):
+            return (self.ridge,)
+        return self.ridge

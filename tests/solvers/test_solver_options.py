@@ -10,9 +10,9 @@ from pipeline.types import InputError
 
 def test_ridges_are_a_search_a_number_or_a_list():
     assert SolverOptions().ridges() == "telescopic"
-    assert SolverOptions(ridge=0.5).ridges() == [0.5]
-    assert SolverOptions(ridge=[1.0, 0.1]).ridges() == [1.0, 0.1]
-    for wrong in (-1.0, [], [1.0, float("inf")], "coarse"):
+    assert SolverOptions(ridge=0.5).ridges() == (0.5,)
+    assert SolverOptions(ridge=(1.0, 0.1)).ridges() == (1.0, 0.1)
+    for wrong in (-1.0, (), (1.0, float("inf")), "coarse"):
         with pytest.raises(ValidationError):
             SolverOptions(ridge=wrong)
 
