@@ -23,6 +23,10 @@ FLOOR = 1e-3
 """Gradients this far under the others' (the bias of attention keys: zero but for rounding) are not
 compared to more digits than the others."""
 
+FOLDED_TOLERANCE = 0.05
+"""Folding rounds differently, and a ReLU's mask that flips moves a gradient (3.8e-3 was seen on a
+random ResNet-50): the rules are checked before, here only gross differences count."""
+
 Values = dict[str, list[Tensor]]
 
 
@@ -101,7 +105,7 @@ def learn(passes: Passes, pieces: Pieces, inputs: Inputs, tolerance: float) -> N
     while passes.attempt(inputs, recorded, first_scalar=True) is None:
         recorded, values = recording(passes.learnt.covered(pieces))
     covered = {name: wanted[name] for name in values}
-    if passes.learnt.pairs and disagreeing(values, covered, tolerance):
+    if passes.learnt.pairs and disagreeing(values, covered, max(tolerance, FOLDED_TOLERANCE)):
         logger.info("BatchNorm is not folded into convolutions: the gradients would differ")
         passes.learnt.set_pairs({})
 
