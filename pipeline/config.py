@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -107,33 +107,46 @@ def validated(model: type[OptionsT], values: Any, source: str) -> OptionsT:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [f"{source} is not a valid config:"]
-        lines += [f"  {_explain(model, details)}" for details in error.errors()]
-        raise InputError("\n".join(lines)) from None
+        lines = dict.fromkeys(f"  {line}" for line in _explained(model, error))
+        raise InputError("\n".join([f"{source} is not a valid config:", *lines])) from None
 
 
-def _explain(model: type[BaseModel], details: Any) -> str:
-    # A tagged union puts its tag into the path (`model.cifar_resnet.depth`): nobody wrote it.
+def _explained(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """One line a mistake; the alternatives of one value (``auto`` or a number) share a line."""
+    lines: dict[str, list[str]] = {}
+    for details in error.errors():
+        path, message = _explain(model, details)
+        lines.setdefault(path, []).append(message)
+    return [f"{path}: {' or '.join(messages)}" for path, messages in lines.items()]
+
+
+def _explain(model: type[BaseModel], details: Any) -> tuple[str, str]:
+    """The config path of one mistake, and what is wrong there."""
     location = _written_path(model, details["loc"])
     path = ".".join(str(part) for part in location) or "(top level)"
     if details["type"] == "extra_forbidden":
         known = _known_keys(model, details["loc"][:-1])
         close = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        return f"{path}: unknown key.{hint} Known keys here: {', '.join(known)}."
+        return path, f"unknown key.{hint} Known keys here: {', '.join(known)}."
     if details["type"] == "union_tag_invalid":
         context = details["ctx"]
-        return f"{path}.kind: expected one of {context['expected_tags']}, found {context['tag']!r}."
+        expected = f"expected one of {context['expected_tags']}, found {context['tag']!r}."
+        return f"{path}.kind", expected
     if details["type"] == "missing":
-        return f"{path}: this key is required."
+        return path, "this key is required."
     message = details["msg"].removeprefix("Value error, ")
     # Of values that do not meet the message says which; a whole group would drown it.
     found = "" if isinstance(details["input"], Mapping) else f" (found {details['input']!r})"
-    return f"{path}: {message}{found}."
+    return path, f"{message}{found}."
 
 
 def _written_path(model: Any, location: Sequence[Any]) -> list[Any]:
-    """The location without the tags of unions."""
+    """The location as the user wrote it.
+
+    pydantic puts the tags of unions (`model.cifar_resnet.depth`) and the names of a value's
+    alternatives (`executor.workers.constrained-int`) between the keys.
+    """
     written: list[Any] = []
     for part in location:
         candidates = _members(model)
@@ -141,9 +154,9 @@ def _written_path(model: Any, location: Sequence[Any]) -> list[Any]:
         if fields:
             written.append(part)
             model = fields[0].annotation
-        elif any(_tag(c) == part for c in candidates) and len(candidates) >= 1:
+        elif any(_tag(c) == part for c in candidates):
             model = next(c for c in candidates if _tag(c) == part)
-        else:
+        elif candidates or isinstance(part, int) or get_origin(model) is dict:
             written.append(part)
     return written
 

@@ -44,6 +44,26 @@ def test_an_unknown_kind_lists_the_known_ones():
         validated(Schema, {"model": {"kind": "medium"}}, "config.yaml")
 
 
+def test_the_alternatives_of_one_value_share_a_line_under_its_own_path():
+    class Workers(Options):
+        workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+    with pytest.raises(InputError) as caught:
+        validated(Workers, {"workers": 0}, "config.yaml")
+    [_, line] = str(caught.value).split("\n")
+    assert line.strip().startswith("workers: ")
+    assert "'auto'" in line
+    assert "greater than or equal to 1" in line
+
+
+def test_a_bad_value_in_a_mapping_keeps_its_key():
+    class Limited(Options):
+        limit: dict[str, int]
+
+    with pytest.raises(InputError, match=r"limit\.train: .*found 'many'"):
+        validated(Limited, {"limit": {"train": "many"}}, "config.yaml")
+
+
 def test_a_missing_key_is_named():
     with pytest.raises(InputError, match="model: this key is required"):
         validated(Schema, {}, "config.yaml")

@@ -1,49 +1,45 @@
 """The job's sizes for the planner, and the plan as a table."""
 
-from dataclasses import replace
-
 from rich.table import Table
 
 from pipeline.data.preprocess import Preprocess, load_batch
+from pipeline.distributed.cluster import cluster_address, cluster_resources
 from pipeline.jacobian.costs import sample_costs
 from pipeline.planner import JobFacts, Machine, Plan, read_machine
 from pipeline.planner import make_plan as planned
 from pipeline.planner.describe import ROAD_COLUMNS, plan_rows, road_rows
+from pipeline.planner.machine import cluster_machine
+from pipeline.planner.roads import Strategy
+from pipeline.registry import RunConfig
+from pipeline.stages.features import provenance, store_path
 from pipeline.stages.job import Instrument, Job
-from pipeline.types import InputError
 
-BUILT = ("memory", "disk")
-"""Strategies that this version runs; the planner states the costs of the others."""
+BUILT: tuple[Strategy, ...] = ("memory", "disk")
+"""Ways to solve that this version runs; the planner states the costs of the others."""
 
 
 def make_plan(job: Job, instrument: Instrument, machine: Machine | None = None) -> Plan:
     """Batch size, workers, memory and strategy of a job; refused where they do not suffice."""
     config = job.config
     features = config.features
-    plan = planned(
+    return planned(
         job_facts(job, instrument),
-        machine or read_machine(config.store.root),
+        machine or machine_of(config),
         executor=config.executor,
         limits=config.limits,
         batch_size=None if features.batch_size == "auto" else features.batch_size,
         device=features.device,
+        strategies=BUILT,
     )
-    return plan if plan.strategy in BUILT else _on_disk(plan)
 
 
-def _on_disk(plan: Plan) -> Plan:
-    """The plan with K on disk, where the fastest road is not built yet."""
-    [disk] = [road for road in plan.roads if road.strategy == "disk"]
-    if not disk.fits:
-        raise InputError(
-            f"K fits neither into memory nor on disk ({disk.reason}), and solving it "
-            f"{plan.strategy} is not built yet. Raise limits.memory or limits.disk.",
-            "limits",
-        )
-    reason = f"kernel disk: {plan.strategy} would be faster and is not built yet"
-    return replace(
-        plan, strategy="disk", kernel_bytes=disk.disk_bytes, reasons=(*plan.reasons, reason)
-    )
+def machine_of(config: RunConfig) -> Machine:
+    """The machine or cluster that a config's executor runs on."""
+    here = read_machine(config.store.root)
+    address = cluster_address(config.executor.address)
+    if address is None or config.executor.kind == "local":
+        return here
+    return cluster_machine(cluster_resources(address), here)
 
 
 def job_facts(job: Job, instrument: Instrument) -> JobFacts:
@@ -65,7 +61,15 @@ def job_facts(job: Job, instrument: Instrument) -> JobFacts:
         input_bytes=sample.numel() * sample.element_size(),
         refit=config.selection if config.refit else None,
         prefixes=len(config.kernel.sizes),
+        stored_bytes=_stored(job, instrument),
     )
+
+
+def _stored(job: Job, instrument: Instrument) -> int:
+    """Bytes of this job's features and kernels that lie on disk already."""
+    keys = [provenance(job, instrument, job.split(name)) for name in job.featurized]
+    folders = [store_path(job, key) for key in keys] + [job.folder.kernel]
+    return sum(file.stat().st_size for f in folders for file in f.rglob("*") if file.is_file())
 
 
 def plan_tables(plan: Plan, machine: Machine) -> list[Table]:

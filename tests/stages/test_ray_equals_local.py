@@ -6,8 +6,7 @@ import signal
 import numpy as np
 import psutil
 import pytest
-from conftest import run
-from test_run import events, start, stores, wait_for
+from small_runs import events, start, stores, wait_for
 
 from pipeline.runs import RunFolder
 from pipeline.store import FeatureStore

@@ -1,52 +1,14 @@
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, run
+from small_runs import events, run, start, stores, wait_for
 
 from pipeline.artefact import CorruptArtefactError, read_json
 from pipeline.runs import RunFolder
-from pipeline.stages.status import read_events, run_status
+from pipeline.stages.status import run_status
 from pipeline.store import FeatureStore
-
-
-def events(folder: RunFolder, name: str) -> list[dict]:
-    return [event for event in read_events(folder.events) if event["event"] == name]
-
-
-def stores(folder: RunFolder) -> dict[str, Path]:
-    return {name: Path(entry["store"]) for name, entry in read_json(folder.features).items()}
-
-
-def start(folder: Path, cache: Path, *overrides: str) -> subprocess.Popen:
-    """The command line in a process of its own."""
-    sets = [part for text in (*SMALL, f"store.root={cache}", *overrides) for part in ("--set", text)]
-    entk = Path(sys.executable).with_name("entk")
-    command = [str(entk), "run", str(ROOT / "configs/quickstart.yaml")]
-    return subprocess.Popen(
-        [*command, "--out", str(folder), *sets],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder.parent,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
-    )
-
-
-def wait_for(condition, seconds: float = 60.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("what was waited for did not happen")
 
 
 def test_a_run_fills_the_whole_table(undisturbed):
