@@ -27,11 +27,6 @@ class ProbedSystem:
     system: Eigensystem
     probe: Float[Tensor, "d s"]
 
-    @classmethod
-    def of(cls, system: Eigensystem, probe: Float[Tensor, "d n"]) -> "ProbedSystem":
-        """The system, with the probe rows projected on it."""
-        return cls(system, system.project(probe))
-
 
 def agreeing(
     previous: ProbedSystem | None, current: ProbedSystem, filters: Filters, tol: float

@@ -38,14 +38,30 @@ class Eigensystem:
 
     def project(self, K_cross: Float[Tensor, "m n"]) -> Float[Tensor, "m s"]:
         """K_cross U: predictions are this times filtered coordinates."""
-        return self.rotate(product(K_cross, self.basis).to(self.basis.device))
-
-    def rotate(self, projected: Float[Tensor, "m s"]) -> Float[Tensor, "m s"]:
-        """Rows in basis coordinates turned to eigen-coordinates."""
-        return projected if self.rotation is None else projected @ self.rotation
+        return CrossRows(K_cross).on(self)
 
     def _rotated(self, coordinates: Tensor) -> Tensor:
         return coordinates if self.rotation is None else self.rotation @ coordinates
+
+
+class CrossRows:
+    """A cross-kernel on the bases of one growing series: each basis vector is multiplied once."""
+
+    def __init__(self, K_cross: Float[Tensor, "m n"]) -> None:
+        self._K = K_cross
+        self._known: Tensor | None = None
+        """Products with the first basis vectors, on the basis' device."""
+
+    def on(self, system: Eigensystem) -> Float[Tensor, "m s"]:
+        """K_cross U for a system whose basis continues the last one's."""
+        basis = system.basis
+        if self._known is None:
+            self._known = basis.new_empty((self._K.shape[0], 0))
+        fresh = basis[:, self._known.shape[1] :]
+        if fresh.shape[1]:
+            made = product(self._K, fresh).to(basis.device)
+            self._known = torch.cat([self._known, made], dim=1)
+        return self._known if system.rotation is None else self._known @ system.rotation
 
 
 def ritz_system(krylov: KrylovBasis) -> Eigensystem:
@@ -68,8 +84,10 @@ def filtered_chunks(
 ) -> Iterator[Float[Tensor, "c m k"]]:
     """Predictions of q filters in order, some at a time: products of (m, s) with (s, c k).
 
-    The chunks depend on q and the targets alone, so two systems' chunks pair up.
+    In the dtype of ``projected``. The chunks depend on q and the targets alone, so two systems'
+    chunks pair up.
     """
+    filters, coordinates = filters.to(projected), coordinates.to(projected)
     k = coordinates.shape[1]
     size = max(1, CHUNK_COLUMNS // k)
     for start in range(0, filters.shape[0], size):

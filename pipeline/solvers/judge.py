@@ -6,12 +6,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.solvers.cross_validation import leave_one_out_predictions, spectral_gcv
-from pipeline.solvers.eigensystem import Eigensystem, filtered_chunks
+from pipeline.solvers.eigensystem import CrossRows, Eigensystem, filtered_chunks
 from pipeline.solvers.select import Score
 from pipeline.solvers.spectrum import Spectrum
 
 Scorer = Callable[[Sequence[float], Float[Tensor, "q s"]], list[tuple[float, float]]]
-"""Ridges (absolute) and their filters to (value, stderr) each; larger is better."""
+"""Ridges (absolute) and their filters to (value, stderr) each; larger is better.
+
+The filters' dtype is the precision of the predictions: a plane's thousand points are scored in
+float32 where ``tol`` is no finer, for half the time."""
 
 SystemJudge = Callable[[Eigensystem], Scorer]
 
@@ -19,11 +22,13 @@ SystemJudge = Callable[[Eigensystem], Scorer]
 def validation_judge(K_val: Float[Tensor, "m n"], score: Score) -> SystemJudge:
     """Scores of the predictions on validation rows."""
 
+    rows = CrossRows(K_val)
+
     def judge(system: Eigensystem) -> Scorer:
-        projected = system.project(K_val)
+        projected = rows.on(system)
 
         def scorer(ridges: Sequence[float], filters: Tensor) -> list[tuple[float, float]]:
-            chunks = filtered_chunks(projected, filters, system.coordinates)
+            chunks = filtered_chunks(projected.to(filters), filters, system.coordinates)
             return [score(predictions) for chunk in chunks for predictions in chunk]
 
         return scorer

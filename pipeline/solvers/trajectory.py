@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.solvers.agreement import ProbedSystem, agreeing, train_probe
-from pipeline.solvers.eigensystem import Eigensystem, filtered_chunks
+from pipeline.solvers.eigensystem import CrossRows, Eigensystem, filtered_chunks
 from pipeline.solvers.eigh import eigh_system
 from pipeline.solvers.filters import Dynamics
 from pipeline.solvers.lanczos import growing_systems
@@ -133,10 +133,10 @@ def _spectral(
     systems = (
         iter([(0, eigh_system(operator, Y))]) if solver == "eigh" else growing_systems(operator, Y)
     )
-    probe = train_probe(operator)
+    rows = CrossRows(train_probe(operator))
     previous = None
     for _, system in systems:
-        current = ProbedSystem.of(system, probe)
+        current = ProbedSystem(system, rows.on(system))
         if bool(agreeing(previous, current, filters, tol).all()):
             return SpectralTrajectory(
                 iterations=request.iterations,
