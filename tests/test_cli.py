@@ -12,7 +12,7 @@ from pipeline import cli
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "configs/quickstart.yaml"
-LOCAL = ["executor={kind: local, workers: 1}", "pretrain.epochs=1", "sketch.size=500"]
+LOCAL = ["executor={kind: local, workers: 1, threads: 1}", "pretrain.epochs=1", "sketch.size=500"]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ SMALL = (
     "sketch.size=1500",
     "benchmark.limit={train: 200, val: 60, id_test: 80}",
     "baselines=[linear_probe_ridge]",
-    "executor={kind: local, workers: 1}",
+    "executor={kind: local, workers: 1, threads: 1}",
 )
 
 
