@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
+
+from pipeline.estimator import EntkClassifier, EntkRegressor
+from pipeline.models.head import with_head
+from pipeline.models.network import as_network
+from pipeline.types import InputError
+
+
+def network(seed: int = 0) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    module = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(16, 12), torch.nn.GELU(), torch.nn.Linear(12, 5)
+    )
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) / 3
+    return module.eval()
+
+
+def samples(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    X = rng.normal(size=(n, 4, 4)) + 3.0 * labels[:, None, None]
+    return X.astype(np.float32), labels
+
+
+def autograd_features(module: torch.nn.Module, X: np.ndarray) -> np.ndarray:
+    module = module.double()
+    rows = []
+    for x in torch.from_numpy(X).double():
+        gradients = torch.autograd.grad(module(x[None])[0, 0], list(module.parameters()))
+        rows.append(torch.cat([g.flatten() for g in gradients]).numpy())
+    return np.array(rows)
+
+
+def test_scores_equal_dense_ridge_regression_on_autograd_gradients():
+    X, y = samples(60)
+    machine = EntkClassifier(network(), sketch="full", ridge=1e-2).fit(X[:45], y[:45])
+    module = with_head(as_network(network()), "random", outputs=1, seed=0).module
+    phi = autograd_features(module, X)
+    K = phi @ phi.T
+    Y = np.eye(3)[y[:45]]
+    dense = SklearnKernelRidge(alpha=1e-2 * np.trace(K[:45, :45]) / 45, kernel="precomputed").fit(
+        K[:45, :45], Y - Y.mean(0)
+    )
+    wanted = dense.predict(K[45:, :45]) + Y.mean(0)
+    np.testing.assert_allclose(machine.decision_function(X[45:]), wanted, atol=2e-4)
+
+
+def test_three_lines_classify_strings_and_give_probabilities():
+    X, y = samples(90)
+    names = np.array(["ant", "bee", "cat"])[y]
+    machine = EntkClassifier(network(), sketch_size=150).fit(X[:60], names[:60])
+    assert machine.score(X[60:], names[60:]) > 0.8
+    probabilities = machine.predict_proba(X[60:])
+    assert probabilities.shape == (30, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    assert machine.classes_.tolist() == ["ant", "bee", "cat"]
+    assert machine.n_parameters_ == 150
+
+
+def test_the_users_network_is_left_as_it_was():
+    module = network().train()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    EntkClassifier(module, sketch_size=50).fit(*samples(20))
+    assert module.training
+    assert module[3].out_features == 5
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_regression_keeps_the_shape_of_its_targets(targets):
+    X, _ = samples(80)
+    y = np.stack([X.mean(axis=(1, 2)), X[:, 0, 0]], axis=1)[:, :targets]
+    y = y[:, 0] if targets == 1 else y
+    machine = EntkRegressor(network(), sketch="full").fit(X[:60], y[:60])
+    assert machine.predict(X[60:]).shape == y[60:].shape
+    assert machine.score(X[60:], y[60:]) > 0.7
+
+
+def test_clones_are_unfitted_and_equal_fits_are_equal():
+    X, y = samples(30)
+    machine = EntkClassifier(network(), sketch_size=80, seed=3).fit(X, y)
+    again = clone(machine)
+    assert not hasattr(again, "ridge_")
+    np.testing.assert_array_equal(
+        again.fit(X, y).decision_function(X), machine.decision_function(X)
+    )
+
+
+def test_mistakes_are_named():
+    X, y = samples(12)
+    with pytest.raises(InputError, match="12 samples and y has 11"):
+        EntkClassifier(network(), sketch_size=10).fit(X, y[:11])
+    with pytest.raises(InputError, match="two classes"):
+        EntkClassifier(network(), sketch_size=10).fit(X, np.zeros(12))
+    with pytest.raises(InputError, match="parameters are asked for"):
+        EntkClassifier(network(), sketch_size=10**6).fit(X, y)
