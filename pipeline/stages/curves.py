@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.artefact import digest, read_json, write_json
 from pipeline.solvers.agreement import Filters, ProbedSystem, agreeing, cross_probe
 from pipeline.solvers.auto import EIGH_ROWS
-from pipeline.solvers.eigensystem import Eigensystem, filtered_chunks
+from pipeline.solvers.eigensystem import CrossRows, Eigensystem, filtered_chunks
 from pipeline.solvers.eigh import eigh_system
 from pipeline.solvers.filters import log_spaced_iterations
 from pipeline.solvers.lanczos import growing_systems
@@ -85,9 +85,9 @@ def _system(
     """The smallest eigensystem whose predictions along the curve no longer change."""
     if operator.n <= EIGH_ROWS["cpu"]:
         return eigh_system(operator, targets.matrix)
-    previous = None
+    previous, probe_rows = None, CrossRows(probe)
     for _, system in growing_systems(operator, targets.matrix):
-        current = ProbedSystem.of(system, probe)
+        current = ProbedSystem(system, probe_rows.on(system))
         if bool(agreeing(previous, current, filters, TOL).all()):
             break
         previous = current

@@ -18,13 +18,13 @@ from pipeline.artefact import digest, read_json, write_json
 from pipeline.runs import RunFolder
 from pipeline.solvers import KernelRidge
 from pipeline.solvers.certificate import Certificate, certify
-from pipeline.solvers.filters import log_spaced_iterations
+from pipeline.solvers.early_stopping import early_stopping
 from pipeline.solvers.nesterov import nesterov_iterates
 from pipeline.solvers.operator import DenseKernel, product
 from pipeline.solvers.path_result import PathResult
-from pipeline.solvers.ridge_path import STOPPING_TIMES, fit_path
+from pipeline.solvers.ridge_path import fit_path
 from pipeline.solvers.ridge_scale import ridge_unit
-from pipeline.solvers.select import Score, accuracy, one_standard_error, squared_error
+from pipeline.solvers.select import Score, accuracy, squared_error
 from pipeline.solvers.solution import Solution
 from pipeline.solvers.spectrum import Spectrum, spectrum_of
 from pipeline.solvers.targets import CenteredTargets, centered_targets, class_targets
@@ -154,13 +154,20 @@ def _path(job: Job, blocks: KernelBlocks, targets: CenteredTargets, *, plane: bo
 def _stopping_time(
     job: Job, blocks: KernelBlocks, targets: CenteredTargets, ridge: float
 ) -> tuple[int, dict[str, Any]]:
-    """The iteration of one ridge that scores best, by running the method."""
-    score, K_val = selection_score(job, targets), as_rows(blocks.cross(job.config.selection))
-    times = log_spaced_iterations(STOPPING_TIMES, job.config.solver.max_iterations)
-    descent = Descent.of(job, blocks.train(), ridge)
-    scores = [score(product(K_val, alpha)) for _, alpha in descent.iterates(targets, times)]
-    values, stderrs = [value for value, _ in scores], [stderr for _, stderr in scores]
-    return times[one_standard_error(values, stderrs)], {"stopping": {"times": times, "val": values}}
+    """The iteration of one ridge that scores best, where the solver sees no plane."""
+    options = job.config.solver
+    found = early_stopping(
+        blocks.train(),
+        targets.matrix,
+        ridge,
+        blocks.cross(job.config.selection),
+        selection_score(job, targets),
+        max_iterations=options.max_iterations,
+        solver="plain" if options.kind == "nesterov" else "auto",
+        ridge_scale=options.ridge_scale,
+        tol=options.tol,
+    )
+    return found.iteration, {"stopping": {"times": found.iterations, "scores": found.values}}
 
 
 @dataclass(frozen=True)
