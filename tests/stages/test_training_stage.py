@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import small_config
 from safetensors.torch import load_file
+from small_runs import small_config
 
 from pipeline.artefact import ForeignArtefactError, read_json
 from pipeline.baselines import grid
