@@ -19,6 +19,7 @@ from pipeline.log import BlockDone
 from pipeline.registry import build_network
 from pipeline.sketch.make import build_sketch
 from pipeline.store import FeatureStore
+from pipeline.types import InputError
 
 STAGE = "features"
 
@@ -111,11 +112,21 @@ def extract_batches(
 
     with ThreadPoolExecutor(max_workers=1) as decoder:
         pending = decoder.submit(load, starts[0])
-        for following in [*starts[1:], None]:
+        for start, following in zip(starts, [*starts[1:], None], strict=True):
             inputs = pending.result()
             if following is not None:
                 pending = decoder.submit(load, following)
-            yield extract(inputs)
+            yield _named(extract, inputs, rows.subset(slice(start, start + job.batch_size)))
+
+
+def _named(extract: FeatureExtractor, inputs: Tensor, rows: Split) -> Features:
+    """Features of one batch; what the engine refuses is told with the samples' names."""
+    try:
+        return extract(inputs)
+    except InputError as error:
+        names = rows.ids
+        listed = ", ".join(names[:3]) + (f", … {names[-1]}" if len(names) > 3 else "")
+        raise InputError(f"{error} The batch, in order: {listed} of split {rows.name}.") from None
 
 
 def concatenated(batches: list[Features]) -> Features:
