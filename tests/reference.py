@@ -1,7 +1,9 @@
 """Slow twins: what the tests compare with, written to be obvious."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from pipeline.types import Inputs, batch_size, slice_inputs
 
 
 def kernel_with_spectrum(eigenvalues: Tensor, seed: int = 0) -> Tensor:
@@ -50,3 +52,19 @@ def integrate_flow(K: Tensor, Y: Tensor, ridge: float, time: float) -> Tensor:
         generator[:n, :n], generator[:n, n] = -A, Y[:, j]
         columns.append(torch.linalg.matrix_exp(time * generator)[:n, n])
     return torch.stack(columns, dim=1)
+
+
+def autograd_jacobian(model: nn.Module, inputs: Inputs, output: int = 0) -> Tensor:
+    """Gradients (n, P) of one logit, one backward pass per sample."""
+    rows = []
+    for i in range(batch_size(inputs)):
+        alone = slice_inputs(inputs, slice(i, i + 1))
+        result = model(alone) if isinstance(alone, Tensor) else model(**alone)
+        value = getattr(result, "logits", result)[0, output]
+        found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True)
+        flat = [
+            (torch.zeros_like(parameter) if gradient is None else gradient).reshape(-1)
+            for gradient, parameter in zip(found, model.parameters(), strict=True)
+        ]
+        rows.append(torch.cat(flat))
+    return torch.stack(rows)

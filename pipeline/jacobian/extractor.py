@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.jacobian.checks import refuse_batch_dependence, refuse_training_mode
@@ -19,7 +18,7 @@ from pipeline.jacobian.passes import Passes, frozen
 from pipeline.jacobian.plan import make_plan
 from pipeline.jacobian.precision import Precision
 from pipeline.jacobian.probe import learn, two_samples
-from pipeline.types import InputError, Inputs, move_inputs
+from pipeline.types import InputError, Inputs, move_inputs, slice_inputs
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class FeatureExtractor:
             outcome = self._passes.until_learnt(inputs, self.plan.pieces)
             self._add_fallback(outcome.buffers, inputs)
         phi = self._assembled(outcome.buffers)
-        refuse_nonfinite(phi)
+        self._refuse_nonfinite(phi, inputs)
         return Features(phi, outcome.f0, outcome.captured)
 
     def _try(self, inputs: Inputs) -> None:
@@ -121,6 +120,27 @@ class FeatureExtractor:
                 for piece in self.plan.pieces[name]:
                     piece.add(buffer, piece.keep.select(gradient.to(buffer.dtype)))
 
+    def _refuse_nonfinite(self, phi: Tensor, inputs: Inputs) -> None:
+        """Raise :class:`InputError` naming the samples with NaN or infinite features."""
+        # One sum tells of any NaN or infinity; it may overflow by itself, hence the second look.
+        if bool(torch.isfinite(phi.sum())):
+            return
+        suspects = torch.nonzero(~torch.isfinite(phi).flatten(1).all(1))[:, 0].tolist()
+        # A NaN reaches its neighbour in a buffer that they share: only alone each tells the truth.
+        bad = [i for i in suspects if len(suspects) == 1 or not self._is_finite_alone(inputs, i)]
+        if bad:
+            raise InputError(
+                f"the features of sample {', '.join(map(str, bad[:8]))} of this batch of "
+                f"{len(phi)} hold NaN or infinity. Look at these inputs; if they are sound, "
+                "compute in float32."
+            )
+
+    def _is_finite_alone(self, inputs: Inputs, number: int) -> bool:
+        alone = slice_inputs(inputs, slice(number, number + 1))
+        with frozen(self.model), torch.enable_grad(), self.precision.active():
+            outcome = self._passes.until_learnt(alone, self.plan.pieces)
+        return all(bool(torch.isfinite(buffer).all()) for buffer in outcome.buffers)
+
 
 def jacobian_features(
     model: nn.Module,
@@ -138,19 +158,6 @@ def jacobian_features(
     """
     extract = FeatureExtractor(model, sketch, output=output, seed=seed, compute_dtype=compute_dtype)
     return extract(inputs).phi
-
-
-def refuse_nonfinite(phi: Float[Tensor, "n *columns"]) -> None:
-    """Raise :class:`InputError` naming the samples with NaN or infinite features."""
-    # One sum tells of any NaN or infinity; it may also overflow by itself, hence the second look.
-    if bool(torch.isfinite(phi.sum())):
-        return
-    bad = torch.nonzero(~torch.isfinite(phi).flatten(1).all(1))[:, 0].tolist()
-    if bad:
-        raise InputError(
-            f"the features of sample {', '.join(map(str, bad[:8]))} of this batch of {len(phi)} "
-            "hold NaN or infinity. Look at these inputs; if they are sound, compute in float32."
-        )
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

@@ -9,7 +9,7 @@ Parameters themselves are frozen, so the backward pass computes nothing for them
 """
 
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ class Tracked:
     value: Tensor
     """With a graph back to the leaves, for derived tensors."""
     derived: bool
+    ids: Tensor | None = None
+    """For rows looked up in one parameter: which."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +58,9 @@ class UseInterceptor(TorchFunctionMode):
         wanted: dict[str, list[Piece]],
         *,
         samples: int,
-        second: frozenset[str] = frozenset(),
-        clones: frozenset[int] = frozenset(),
+        second: Set[str] = frozenset(),
+        trusting: Set[str] = frozenset(),
+        clones: Set[int] = frozenset(),
         choices: dict[int, bool],
         folds: FoldedPass | None = None,
     ) -> None:
@@ -73,6 +76,7 @@ class UseInterceptor(TorchFunctionMode):
         self.used: set[str] = set()
         self._wanted = wanted
         self._second = second
+        self._trusting = trusting
         self._clones = clones
         self.finder: PairFinder | None = None
         """Watches for pairs to fold, where one is set."""
@@ -103,14 +107,17 @@ class UseInterceptor(TorchFunctionMode):
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
         found = [self._tracked[id(t)] for t in tensors if id(t) in self._tracked]
-        constant = all(id(t) in self._constants for t in tensors)
+        unknown = [t for t in tensors if id(t) not in self._constants]
+        makes_data = not unknown and func in REPEATING and self._makes_data(func, args)
         if not found:
             result = func(*args, **kwargs)
-            self._note_constants(func, constant, args, result)
+            self._note_constants(func, not unknown and not makes_data, args, result)
             return result
         if func in COMPOSITES:
             return COMPOSITES[func](self, func, args, kwargs)
-        if constant and not self._makes_data(func, args):
+        if func in TYPE_ONLY and id(args[0]) not in self._tracked:
+            return func(*args, **kwargs)
+        if not makes_data and (not unknown or self._are_trusted(unknown, found)):
             return self._derive(func, args, kwargs, found)
         return self.use(func, args, kwargs, lambda: func(*args, **kwargs))
 
@@ -137,6 +144,11 @@ class UseInterceptor(TorchFunctionMode):
         elif _in_place(func) and args and id(args[0]) in self._constants:
             del self._constants[id(args[0])]
 
+    def _are_trusted(self, unknown: list[Tensor], found: list[Tracked]) -> bool:
+        """Whether these are taken for constants: indices made before the pass, by a cache."""
+        trusting = any(name in self._trusting for tracked in found for name in tracked.names)
+        return trusting and not any(t.is_floating_point() for t in unknown)
+
     def _makes_data(self, func: Any, args: Any) -> bool:
         """Whether a call on constants gives every sample its own copy, by its first run's shapes.
 
@@ -158,7 +170,9 @@ class UseInterceptor(TorchFunctionMode):
         if _in_place(func):
             self._decline(names, func)
             return result
-        return self._remember(result, names)
+        plain_lookup = func is F.embedding and not found[0].derived and args[2:3] in ((), (None,))
+        ids = args[0] if plain_lookup else None
+        return self._remember(result, names, ids)
 
     def _with_graph(self, values: Any) -> Any:
         """The arguments, with leaves that require gradients in place of the frozen parameters."""
@@ -184,12 +198,12 @@ class UseInterceptor(TorchFunctionMode):
     def _leaves(self) -> dict[str, Tensor]:
         return self.__dict__.setdefault("_leaf_store", {})
 
-    def _remember(self, result: Any, names: tuple[str, ...]) -> Any:
+    def _remember(self, result: Any, names: tuple[str, ...], ids: Tensor | None = None) -> Any:
         if isinstance(result, Tensor):
             plain = result.detach()
             self._constants[id(plain)] = plain
             if result.requires_grad:
-                self._tracked[id(plain)] = Tracked(names, result, derived=True)
+                self._tracked[id(plain)] = Tracked(names, result, derived=True, ids=ids)
             return plain
         if isinstance(result, (tuple, list)):
             return type(result)(self._remember(item, names) for item in result)
@@ -297,6 +311,12 @@ class UseInterceptor(TorchFunctionMode):
         whole = torch.empty_like(values)
         whole[:, kept.entries] = values
         cotangents = whole.view(-1, *tracked.value.shape).to(tracked.value.dtype)
+        if tracked.ids is not None:
+            # Without this, all rows of a table of positions would be formed for every sample.
+            ids = tracked.ids.flatten().expand(len(values), -1)
+            for piece in self._wanted[tracked.names[0]]:
+                piece.add(self.out, piece.keep.lookup(ids, cotangents.flatten(1, -2)))
+            return
         leaves = [self._leaves[name] for name in tracked.names]
         gradients = torch.autograd.grad(
             tracked.value, leaves, cotangents, retain_graph=True, is_grads_batched=True
@@ -329,13 +349,23 @@ class UseInterceptor(TorchFunctionMode):
             self.declined.setdefault(name, f"{label}: {reason}" if reason else label)
 
 
+REPEATING = (F.embedding, torch.Tensor.expand, torch.Tensor.repeat)
+"""Functions by which constants may be given to every sample."""
+
+TYPE_ONLY = (
+    torch.Tensor.to,
+    torch.Tensor.type_as,
+    torch.Tensor.expand_as,
+    torch.Tensor.view_as,
+)
+"""Functions that look at their other arguments' type and shape alone."""
+
+
 def _repeats_over_batch(func: Any, args: Any, samples: int) -> bool:
     if func is F.embedding:
         return args[0].ndim > 1 and args[0].shape[0] == samples
-    if func is torch.Tensor.expand:
-        sizes = args[1] if isinstance(args[1], (tuple, list, torch.Size)) else args[1:]
-        return samples in sizes[:2]
-    return False
+    sizes = args[1] if isinstance(args[1], (tuple, list, torch.Size)) else args[1:]
+    return samples in sizes[: 1 if func is torch.Tensor.repeat else 2]
 
 
 class _Root(torch.autograd.Function):

@@ -30,6 +30,8 @@ class Learnt:
     """Parameters that no rule covers, and why."""
     second: set[str] = field(default_factory=set)
     """Parameters whose uses have the samples along the second axis."""
+    trusting: set[str] = field(default_factory=set)
+    """Parameters that are indexed with tensors from before the pass: taken for constants."""
     clones: set[int] = field(default_factory=set)
     """Uses whose input is overwritten later in the forward pass."""
     choices: dict[int, bool] = field(default_factory=dict)
@@ -42,8 +44,10 @@ class Learnt:
         return {name: parts for name, parts in pieces.items() if name not in self.fallback}
 
     def decline(self, reasons: dict[str, str]) -> None:
-        """Send parameters to the fallback, and say so once."""
-        new = {name: reason for name, reason in reasons.items() if name not in self.fallback}
+        """Trust indices that these parameters meet; after that, the fallback, said once."""
+        known = self.trusting | set(self.fallback)
+        new = {n: why for n, why in reasons.items() if n in self.trusting - set(self.fallback)}
+        self.trusting.update(name for name in reasons if name not in known)
         if new:
             listed = ", ".join(f"{name} ({reason})" for name, reason in new.items())
             logger.info("per-sample gradients by torch.func for: %s", listed)
@@ -129,8 +133,9 @@ class Passes:
             self.model,
             pieces,
             samples=batch_size(inputs),
-            second=frozenset(learnt.second),
-            clones=frozenset(learnt.clones),
+            second=learnt.second,
+            trusting=learnt.trusting,
+            clones=learnt.clones,
             choices=learnt.choices,
             folds=folds,
         )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.jacobian.fallback import Scalars, gradients_of, requiring_grad, run_model
 from pipeline.jacobian.passes import Outcome, Passes, Pieces
 from pipeline.jacobian.plan import Piece
-from pipeline.types import Inputs
+from pipeline.types import InputError, Inputs
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def reference(
         outputs = scalars(run_model(model, inputs))
         found = []
         for i in range(2):
-            gradients = gradients_of(outputs[i, 0], chosen)
+            gradients = _autograd(outputs[i, 0], chosen)
             found.append([
                 [part.keep.select(gradient.unsqueeze(0)).double() for part in parts]
                 for gradient, parts in zip(gradients, pieces.values(), strict=True)
@@ -74,6 +74,13 @@ def reference(
         name: [torch.cat([found[i][j][part] for i in range(2)]) for part in range(len(parts))]
         for j, (name, parts) in enumerate(pieces.items())
     }
+
+
+def _autograd(value: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+    try:
+        return gradients_of(value, parameters)
+    except RuntimeError as error:
+        raise InputError(f"autograd cannot differentiate this network: {error}") from error
 
 
 def disagreeing(values: Values, wanted: Values, tolerance: float) -> list[str]:

@@ -196,9 +196,9 @@ def prelu_weight(call: Call, keep: Selection) -> Gradient:
     return gradient
 
 
-@rule(torch.Tensor.expand, argument="input", signature="input")
+@rule(torch.Tensor.expand, torch.Tensor.repeat, argument="input", signature="input")
 def repeated_over_batch(call: Call, keep: Selection) -> Gradient:
-    """A class token expanded to the batch: each sample's copy has its own gradient."""
+    """A class token given to every sample: each copy has its own gradient."""
     return lambda grad: keep.select(_reduced(call, grad, keep.shape))
 
 
