@@ -136,7 +136,7 @@ def fit_ridge(problem: Problem, ridge: float, solver: str, *, seed: int = 0) -> 
     known = spectrum.lambda_min if spectrum.exact else None
     check_ridge(problem.operator, ridge, spectrum.lambda_max, known)
     if solver == "cg":
-        deflation = default_deflation(problem.operator, seed)
+        deflation = default_deflation(problem.operator, problem.Y.shape[1], seed)
         problem = Problem(problem.operator, problem.Y, spectrum, problem.tol, deflation)
     return solve(problem, ridge, solver)
 

@@ -4,9 +4,10 @@ From approximate eigenpairs (U, Λ) of K, with τ the smallest value kept:
 
     P⁻¹ = U ((τ + ridge) (Λ + ridge)⁻¹ − I) Uᵀ + I
 
-One set of pairs serves every ridge of a path. Nyström gives the pairs from some columns of K
-(Frangella, Tropp & Udell 2023, "Randomized Nyström preconditioning", with uniform columns, which
-do as well as cleverer ones on these kernels); a block Krylov basis gives the leading Ritz pairs.
+Its root has the same form, with the square root of the bracketed ratio. One set of pairs serves
+every ridge of a path. Nyström gives the pairs from some columns of K (Frangella, Tropp & Udell
+2023, "Randomized Nyström preconditioning", with uniform columns, which do as well as cleverer ones
+on these kernels); a block Krylov basis gives the leading Ritz pairs.
 """
 
 from dataclasses import dataclass
@@ -30,23 +31,23 @@ class Deflation:
     values: Float[Tensor, " r"]
     """Ascending, positive."""
 
-    def preconditioner(self, operator: KernelOperator, ridge: float) -> "DeflationPreconditioner":
-        """P⁻¹ at one ridge."""
-        scaled = (self.values[0] + ridge) / (self.values + ridge) - 1
-        return DeflationPreconditioner(operator, self.vectors, scaled)
+    def root(self, operator: KernelOperator, ridge: float) -> "DeflationRoot":
+        """P^{-1/2} at one ridge, as conjugate gradients take it."""
+        shrunk = ((self.values[0] + ridge) / (self.values + ridge)).sqrt() - 1
+        return DeflationRoot(operator, self.vectors, shrunk)
 
 
 @dataclass(frozen=True)
-class DeflationPreconditioner:
+class DeflationRoot:
     """R ↦ R + U s (UᵀR)."""
 
     operator: KernelOperator
     vectors: Float[Tensor, "n r"]
-    shrinkage: Float[Tensor, " r"]
+    shrunk: Float[Tensor, " r"]
 
     def __call__(self, R: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """P⁻¹R."""
-        return R + self.vectors @ (self.shrinkage[:, None] * self.operator.inner(self.vectors, R))
+        """P^{-1/2}R."""
+        return R + self.vectors @ (self.shrunk[:, None] * self.operator.inner(self.vectors, R))
 
 
 def nystrom(operator: KernelOperator, rank: int, *, seed: int = 0) -> Deflation:

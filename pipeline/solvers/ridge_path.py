@@ -223,15 +223,16 @@ def _polished(problem: Problem, ridge: float, system: Eigensystem, steps: int) -
     if true_residual(operator, Y, ridge, alpha) <= tol:
         return Solution(alpha, iterations=steps, converged=True)
     deflation = deflation_from(system, max(1, len(system.eigenvalues) // 2))
-    preconditioner = deflation.preconditioner(operator, ridge)
-    more = cg(operator, Y, ridge, tol=tol, preconditioner=preconditioner, start=alpha)
+    root = deflation.root(operator, ridge)
+    more = cg(operator, Y, ridge, tol=tol, root=root, start=alpha)
     return Solution(more.dual_weights, steps + more.iterations, more.converged)
 
 
 def _telescopic(search: _Search, choice: Choice, seed: int) -> PathResult:
     problem = search.problem
     if choice.solver == "cg":
-        deflation = default_deflation(problem.operator, seed)
+        columns = problem.Y.shape[1] * len(search.ridges)
+        deflation = default_deflation(problem.operator, columns, seed)
         problem = Problem(problem.operator, problem.Y, problem.spectrum, problem.tol, deflation)
 
     def point(tried: Tried) -> PathPoint:

@@ -18,6 +18,9 @@ from pipeline.solvers.spectrum import Spectrum
 
 MAX_ITERATIONS = 20_000
 
+MAX_RITZ_RANK = 200
+"""Leading pairs of a matrix-free kernel: their basis is three times as large."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -38,16 +41,20 @@ def solve(
     return _ROADS[solver](problem, ridge, start)
 
 
-def deflation_rank(n: int) -> int:
-    """Eigenpairs to deflate: a fifth of n, at most 2,000 (Nyström then costs n·rank² once)."""
-    return max(1, min(n // 5, 2_000))
+def deflation_rank(n: int, columns: int) -> int:
+    """Eigenpairs worth making to solve for ``columns`` targets, over all ridges together.
+
+    Nyström's 6 n rank² operations then cost what a few products with K do; a fifth of n at most.
+    """
+    return max(1, min(n // 5, round((2 * n * columns) ** 0.5)))
 
 
-def default_deflation(operator: KernelOperator, seed: int = 0) -> Deflation:
+def default_deflation(operator: KernelOperator, columns: int, seed: int = 0) -> Deflation:
     """Nyström where K's columns are at hand, else leading Ritz pairs."""
+    rank = deflation_rank(operator.n, columns)
     if isinstance(operator, DenseKernel):
-        return nystrom(operator, deflation_rank(operator.n), seed=seed)
-    return leading_pairs(operator, min(deflation_rank(operator.n), 200), seed=seed)
+        return nystrom(operator, rank, seed=seed)
+    return leading_pairs(operator, min(rank, MAX_RITZ_RANK), seed=seed)
 
 
 _Road = Callable[[Problem, float, Tensor | None], Solution]
@@ -55,14 +62,13 @@ _Road = Callable[[Problem, float, Tensor | None], Solution]
 
 def _cg(problem: Problem, ridge: float, start: Tensor | None) -> Solution:
     deflation = problem.deflation
-    preconditioner = deflation.preconditioner(problem.operator, ridge) if deflation else None
     return cg(
         problem.operator,
         problem.Y,
         ridge,
         tol=problem.tol,
         max_iterations=MAX_ITERATIONS,
-        preconditioner=preconditioner,
+        root=deflation.root(problem.operator, ridge) if deflation else None,
         start=start,
     )
 
