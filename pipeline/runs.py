@@ -130,8 +130,7 @@ class RunFolder:
             lock.acquire()
         except filelock.Timeout:
             raise InputError(
-                f"another process is running in {self.path}. "
-                f"Watch it with: entk status {self.path}"
+                f"another process is running in {self.path}. Watch it with: entk status {self.path}"
             ) from None
         try:
             yield
