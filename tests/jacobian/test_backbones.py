@@ -15,18 +15,22 @@ from pipeline.models.head import with_head
 from pipeline.sketch import make_sketch
 from pipeline.types import Inputs
 
-TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-TINY_TEXT = TINY | {"intermediate_size": 24, "vocab_size": 50}
-TINY_IMAGE = TINY | {"intermediate_size": 24, "image_size": 16, "patch_size": 8}
-SWIN = {"embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2], "window_size": 4, "patch_size": 2}
-GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 50}
-GPT2_TOKENS = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+ENCODER = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 
 
 def of_config(config: str, kwargs: dict[str, Any]) -> nn.Module:
     pytest.importorskip("transformers")
     options = transformers.TransformersOptions(config=config, config_kwargs=kwargs)
     return transformers.build(options).module
+
+
+def image_encoder(config: str) -> nn.Module:
+    return of_config(config, ENCODER | {"image_size": 16, "patch_size": 8})
 
 
 RELU: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -45,7 +49,7 @@ RELU: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 SMOOTH: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "small_cnn": (lambda: small_cnn.SmallCNN(3, (4, 6, 8)), (3, 9, 11)),
-    "vit": (lambda: of_config("vit", TINY_IMAGE), (3, 16, 16)),
+    "vit": (lambda: image_encoder("vit"), (3, 16, 16)),
     "convnext": (
         lambda: of_config(
             "convnext",
@@ -53,14 +57,29 @@ SMOOTH: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         (3, 16, 16),
     ),
-    "swin": (lambda: of_config("SwinConfig", SWIN | {"image_size": 16}), (3, 16, 16)),
-    "clip": (lambda: of_config("CLIPVisionConfig", TINY_IMAGE), (3, 16, 16)),
-}
+    "swin": (
+        lambda: of_config(
+            "SwinConfig",
+            {
+                "image_size": 16, "patch_size": 2, "window_size": 4, "embed_dim": 8,
+                "depths": [2, 1], "num_heads": [1, 2],
+            },
+        ),
+        (3, 16, 16),
+    ),
+    "clip": (lambda: image_encoder("CLIPVisionConfig"), (3, 16, 16)),
+}  # fmt: skip
 IMAGES = RELU | SMOOTH
 TEXTS: dict[str, Callable[[], nn.Module]] = {
-    "bert": lambda: of_config("bert", TINY_TEXT),
-    "gpt2": lambda: of_config("gpt2", GPT2 | GPT2_TOKENS),
-}
+    "bert": lambda: of_config("bert", ENCODER | {"vocab_size": 50}),
+    "gpt2": lambda: of_config(
+        "gpt2",
+        {
+            "n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 50,
+            "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0,
+        },
+    ),
+}  # fmt: skip
 
 
 def trained_looking(model: nn.Module) -> nn.Module:
