@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 import torch
+from reference import autograd_jacobian
 from torch import Tensor, nn
+
+from pipeline.jacobian import FeatureExtractor
 
 
 @dataclass(frozen=True)
@@ -23,3 +26,44 @@ def kept_share(model: nn.Module, share: float, seed: int = 0) -> Indices:
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """Norm of the difference over the norm of what is wanted."""
     return float((found - wanted).detach().norm() / wanted.detach().norm())
+
+
+class Headed(nn.Module):
+    """A layer, and two outputs from fixed nonlinear sums of whatever shape it gives."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x).flatten(1)
+        weights = torch.cos(torch.arange(2 * y.shape[1]).to(y)).view(2, -1)
+        return torch.tanh(y) @ weights.T
+
+
+def check_features(
+    model: nn.Module, inputs: Tensor, share: float = 1.0, fallback: tuple[str, ...] = ()
+) -> None:
+    """Features of a random choice of entries, against single backward passes in float64."""
+    model = model.double().eval()
+    sketch = kept_share(model, share)
+    extract = FeatureExtractor(model, sketch)
+    found = extract(inputs).phi
+    wanted = autograd_jacobian(model, inputs)[:, sketch.indices]
+    assert float(wanted.norm()) > 0, "nothing is compared"
+    assert relative_error(found, wanted) <= 1e-10
+    assert tuple(extract.fallback) == fallback
+
+
+def noise(*shape: int) -> Tensor:
+    """Standard normal inputs, float64."""
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def with_random_statistics(norm: nn.Module) -> nn.Module:
+    """A BatchNorm that looks trained."""
+    for tensor in (norm.running_mean, norm.weight, norm.bias):
+        if tensor is not None:
+            nn.init.normal_(tensor)
+    norm.running_var.uniform_(0.5, 2.0)
+    return norm
