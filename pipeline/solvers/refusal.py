@@ -7,6 +7,9 @@ from torch import Tensor
 from pipeline.solvers.operator import DenseKernel, KernelOperator, tile_rows
 from pipeline.types import InputError
 
+INDEFINITE = 100
+"""Rounding errors that an eigenvalue must lie below zero to count as negative."""
+
 
 class KernelError(InputError):
     """A matrix that is no kernel: of the wrong shape, not finite, not symmetric, indefinite."""
@@ -58,6 +61,20 @@ def check_kernel(K: Float[Tensor, "n n"]) -> None:
             "K is singular: every entry is zero (first at row 0). Are the features zero?"
         )
     _check_pairs(K, diagonal)
+
+
+def check_definite(
+    operator: KernelOperator, eigenvalues: Float[Tensor, " s"], lowest: Float[Tensor, " n"]
+) -> None:
+    """Refuse an eigenvalue (ascending; Ritz values will do) far below zero, naming its row."""
+    smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+    if smallest < -max(INDEFINITE * rounding_floor(operator, largest), 1e-10 * largest):
+        row = operator.rows.start + int(lowest.abs().argmax())
+        raise KernelError(
+            f"K is indefinite: it has an eigenvalue of {smallest:.3g} or less beside λ_max = "
+            f"{largest:.3g}, whose eigenvector is largest at row {row}. A kernel of features has "
+            "none; rounding alone would not show."
+        )
 
 
 def rounding_floor(operator: KernelOperator, lambda_max: float) -> float:

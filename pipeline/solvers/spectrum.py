@@ -16,6 +16,7 @@ from torch import Tensor
 from pipeline.solvers.eigh import eigendecomposition
 from pipeline.solvers.krylov import KrylovBasis
 from pipeline.solvers.operator import DenseKernel, KernelOperator, random_block
+from pipeline.solvers.refusal import check_definite
 
 PROBES = 6
 """Random columns: enough for a standard error of the trace, few beside the targets."""
@@ -70,7 +71,9 @@ def exact_spectrum(eigenvalues: Float[Tensor, " n"]) -> Spectrum:
 def spectrum_of(operator: KernelOperator, *, seed: int = 0) -> Spectrum:
     """The exact spectrum of a small dense kernel, else an estimate."""
     if isinstance(operator, DenseKernel) and operator.n <= EXACT_ROWS:
-        return exact_spectrum(eigendecomposition(operator.K)[0])
+        eigenvalues, vectors = eigendecomposition(operator.K)
+        check_definite(operator, eigenvalues, vectors[:, 0])
+        return exact_spectrum(eigenvalues)
     return estimate_spectrum(operator, seed=seed)
 
 
@@ -81,6 +84,7 @@ def estimate_spectrum(operator: KernelOperator, *, steps: int = STEPS, seed: int
         krylov.grow()
         steps -= 1
     nodes, rotation = torch.linalg.eigh(krylov.projected)
+    check_definite(operator, nodes, krylov.vectors @ rotation[:, 0])
     start = krylov.coefficients
     return Spectrum(
         lambda_max=float(nodes[-1]) + float(krylov.residual_norms(rotation[:, -1:])[0]),

@@ -104,11 +104,13 @@ def test_float64_kernels_have_a_lower_floor(problem):
         check_ridge(DenseKernel(K.float()), 1e-12, 1.0)
 
 
-def test_an_indefinite_kernel_is_refused_by_every_solver():
-    spectrum = entk_spectrum(60)
-    spectrum[-1] = -0.05
-    K = kernel_with_spectrum(spectrum)
-    targets = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for solver in ("cholesky", "cg", "lanczos", "eigh", "nesterov"):
-        with pytest.raises(InputError):
-            KernelRidge(1e-3, solver=solver, ridge_scale="absolute").fit(K, targets)
+@pytest.mark.parametrize("n", [60, 450])
+@pytest.mark.parametrize("solver", ["cholesky", "cg", "lanczos", "eigh", "nesterov"])
+def test_an_indefinite_kernel_is_refused_by_every_solver_with_a_row(solver, n):
+    v = torch.ones(n, dtype=torch.float64)
+    v[7] = 3
+    K = torch.eye(n, dtype=torch.float64) - 1.3 * torch.outer(v, v) / v.square().sum()
+    check_kernel(K)
+    targets = torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with pytest.raises(KernelError, match=r"indefinite.* row 7\."):
+        KernelRidge(1e-3, solver=solver, ridge_scale="absolute").fit(K, targets)
