@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.jacobian.checks import refuse_batch_dependence, refuse_training_mode
+from pipeline.jacobian.columns import Columns
 from pipeline.jacobian.fallback import fallback_gradients, run_model
 from pipeline.jacobian.outputs import Output, scalars, warn_of_collapse
 from pipeline.jacobian.passes import Passes, frozen
@@ -69,7 +70,7 @@ class FeatureExtractor:
         self._passes = Passes(
             model,
             self._scalars,
-            columns=self.plan.columns,
+            self.plan,
             dtype=self.precision.dtype,
             device=self.device,
             capture=None if capture is None else _submodule(model, capture),
@@ -90,8 +91,8 @@ class FeatureExtractor:
                 self._try(two_samples(inputs))
                 self._tried = True
             outcome = self._passes.until_learnt(inputs, self.plan.pieces)
-            self._add_fallback(outcome.buffers, inputs)
-        phi = self._assembled(outcome.buffers)
+            self._add_fallback(outcome.columns, inputs)
+        phi = self._assembled(outcome.columns)
         self._refuse_nonfinite(phi, inputs)
         return Features(phi, outcome.f0, outcome.captured)
 
@@ -106,19 +107,19 @@ class FeatureExtractor:
     def _scalars(self, logits: Tensor) -> Tensor:
         return scalars(logits, self._output, self._seed)
 
-    def _assembled(self, buffers: list[Tensor]) -> Tensor:
-        finished = [self.plan.finished(buffer) for buffer in buffers]
+    def _assembled(self, columns: list[Columns]) -> Tensor:
+        finished = [each.finished() for each in columns]
         vector = self._output != "all" and len(finished) == 1
         return finished[0] if vector else torch.stack(finished, 1)
 
-    def _add_fallback(self, buffers: list[Tensor], inputs: Inputs) -> None:
+    def _add_fallback(self, columns: list[Columns], inputs: Inputs) -> None:
         if not self.fallback:
             return
         gradients = fallback_gradients(self.model, list(self.fallback), inputs, self._scalars)
         for name, by_scalar in gradients.items():
-            for buffer, gradient in zip(buffers, by_scalar, strict=True):
+            for each, gradient in zip(columns, by_scalar, strict=True):
                 for piece in self.plan.pieces[name]:
-                    piece.add(buffer, piece.keep.select(gradient.to(buffer.dtype)))
+                    each.add(piece, piece.keep.select(gradient.to(self.precision.dtype)))
 
     def _refuse_nonfinite(self, phi: Tensor, inputs: Inputs) -> None:
         """Raise :class:`InputError` naming the samples with NaN or infinite features."""
@@ -139,7 +140,7 @@ class FeatureExtractor:
         alone = slice_inputs(inputs, slice(number, number + 1))
         with frozen(self.model), torch.enable_grad(), self.precision.active():
             outcome = self._passes.until_learnt(alone, self.plan.pieces)
-        return all(bool(torch.isfinite(buffer).all()) for buffer in outcome.buffers)
+        return all(bool(torch.isfinite(each.finished()).all()) for each in outcome.columns)
 
 
 def jacobian_features(

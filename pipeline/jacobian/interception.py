@@ -36,6 +36,14 @@ class Tracked:
     """For rows looked up in one parameter: which."""
 
 
+Put = Callable[[Piece, Tensor], None]
+"""Takes one use's values (n, m) of a piece."""
+
+
+def _nowhere(piece: Piece, values: Tensor) -> None:
+    raise RuntimeError("a backward pass without a place for its values")
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """What to do with an output's gradient, for one piece of one parameter."""
@@ -66,8 +74,8 @@ class UseInterceptor(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.samples = samples
-        self.out = torch.empty(0)
-        """Where the backward pass puts the features: set before it."""
+        self.put: Put = _nowhere
+        """Where the backward pass puts values: set before it."""
         self.declined: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self.keep_saved = False
@@ -304,7 +312,7 @@ class UseInterceptor(TorchFunctionMode):
             yield Step(tracked.names, rule.function(call, keep), add)
 
     def _adder(self, piece: Piece) -> Callable[[Tensor], None]:
-        return lambda values: piece.add(self.out, values)
+        return lambda values: self.put(piece, values)
 
     def _pull_back(self, tracked: Tracked, kept: Kept, values: Tensor) -> None:
         """From a derived tensor's per-sample gradient to its parameters'."""
@@ -315,7 +323,7 @@ class UseInterceptor(TorchFunctionMode):
             # Without this, all rows of a table of positions would be formed for every sample.
             ids = tracked.ids.flatten().expand(len(values), -1)
             for piece in self._wanted[tracked.names[0]]:
-                piece.add(self.out, piece.keep.lookup(ids, cotangents.flatten(1, -2)))
+                self.put(piece, piece.keep.lookup(ids, cotangents.flatten(1, -2)))
             return
         leaves = [self._leaves[name] for name in tracked.names]
         gradients = torch.autograd.grad(
@@ -323,7 +331,7 @@ class UseInterceptor(TorchFunctionMode):
         )
         for name, gradient in zip(tracked.names, gradients, strict=True):
             for piece in self._wanted[name]:
-                piece.add(self.out, piece.keep.select(gradient))
+                self.put(piece, piece.keep.select(gradient))
 
     def _tapped(self, output: Any, call: Call, steps: list["Step"]) -> Any:
         if not output.requires_grad:

@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.jacobian.call import OverwrittenError
+from pipeline.jacobian.columns import Columns
 from pipeline.jacobian.fallback import Scalars, run_model
 from pipeline.jacobian.folding import FoldBrokenError, FoldedPass, Pair, PairFinder
-from pipeline.jacobian.interception import UseInterceptor
+from pipeline.jacobian.interception import Put, UseInterceptor
 from pipeline.jacobian.modules import module_uses
-from pipeline.jacobian.plan import Piece
+from pipeline.jacobian.plan import Piece, Plan
 from pipeline.types import Inputs, batch_size
 
 logger = logging.getLogger(__name__)
@@ -68,9 +69,9 @@ class Learnt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass gives: a buffer of columns per scalar, logits, the captured input."""
+    """What a pass gives: the columns of each scalar, logits, the captured input."""
 
-    buffers: list[Tensor]
+    columns: list[Columns]
     f0: Tensor
     captured: Tensor | None
     finder: PairFinder | None
@@ -83,16 +84,17 @@ class Passes:
         self,
         model: nn.Module,
         scalars: Scalars,
+        plan: Plan,
         *,
-        columns: int,
         dtype: torch.dtype,
         device: torch.device,
         capture: nn.Module | None,
     ) -> None:
         self.model, self.scalars = model, scalars
         self.learnt = Learnt()
-        self._columns, self._dtype, self._device = columns, dtype, device
+        self._plan, self._dtype = plan, dtype
         self._capture = capture
+        self._memory = torch.empty(0, dtype=dtype, device=device)
 
     def until_learnt(self, inputs: Inputs, pieces: Pieces) -> Outcome:
         """The outcome of a pass with which everything went as known."""
@@ -102,17 +104,20 @@ class Passes:
                 return outcome
 
     def attempt(
-        self, inputs: Inputs, pieces: Pieces, *, first_scalar: bool = False, find: bool = False
+        self, inputs: Inputs, pieces: Pieces, put: Put | None = None, *, find: bool = False
     ) -> Outcome | None:
-        """One forward and backward pass; None if something was learnt and it must run again."""
+        """One forward and backward pass; None if something was learnt and it must run again.
+
+        With ``put`` the first scalar's values go there, and no columns are filled.
+        """
         try:
             interceptor, values, f0, captured = self._forward(inputs, pieces, find)
             if not interceptor.declined:
-                if first_scalar:
+                if put is not None:
                     values = values[:, :1]
-                buffers = self._backward(interceptor, values)
+                columns = self._backward(interceptor, values, put)
                 if not interceptor.failed:
-                    return Outcome(buffers, f0, captured, interceptor.finder)
+                    return Outcome(columns, f0, captured, interceptor.finder)
         except OverwrittenError as error:
             self.learnt.clones.add(error.use)
             return None
@@ -149,13 +154,15 @@ class Passes:
         f0 = logits.detach() if logits.ndim == 2 else values.detach()
         return interceptor, values, f0.to(self._dtype), captured[0] if captured else None
 
-    def _backward(self, interceptor: UseInterceptor, values: Float[Tensor, "n q"]) -> list[Tensor]:
-        """One backward pass per scalar; the rules fill one buffer each."""
-        buffers = []
+    def _backward(
+        self, interceptor: UseInterceptor, values: Float[Tensor, "n q"], put: Put | None
+    ) -> list[Columns]:
+        """One backward pass per scalar; the rules fill its columns."""
+        found = []
         n, q = values.shape
         for j in range(q):
-            out = torch.zeros(n, self._columns, device=self._device, dtype=self._dtype)
-            interceptor.out = out
+            columns = self._columns(n, reuse=q == 1)
+            interceptor.put = columns.add if put is None else put
             interceptor.keep_saved = j < q - 1
             if values.requires_grad:
                 torch.autograd.grad(
@@ -164,8 +171,16 @@ class Passes:
                     retain_graph=interceptor.keep_saved,
                     allow_unused=True,
                 )
-            buffers.append(out)
-        return buffers
+            found.append(columns)
+        return found
+
+    def _columns(self, n: int, reuse: bool) -> Columns:
+        """Columns for n samples; in the last batch's memory where they are copied at the end."""
+        if not reuse or self._plan.order is None:
+            return Columns(self._plan, n, self._dtype, self._memory[:0])
+        if self._memory.numel() < n * self._plan.columns:
+            self._memory = self._memory.new_empty(n * self._plan.columns)
+        return Columns(self._plan, n, self._dtype, self._memory)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Where each parameter's columns go: made once from the model and the sketch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,16 +15,29 @@ from pipeline.types import InputError
 PANEL_ENTRIES = 1 << 20
 """Entries of a parameter that a streamed sketch is fed at a time."""
 
-Sink = Callable[[Float[Tensor, "n p"], Float[Tensor, "n m"]], None]
-"""Adds one selection's values to the features."""
+Feed = Callable[[Float[Tensor, "n p"], Float[Tensor, "n m"]], None]
+"""Adds one selection's image under a streamed sketch to the features."""
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """One selection of one parameter, and what becomes of its values."""
+    """One selection of one parameter, and what becomes of its values: columns, or fed on."""
 
     keep: Selection
-    add: Sink
+    start: int = 0
+    """First of its columns in the buffer."""
+    feed: Feed | None = None
+
+    def put(self, out: Float[Tensor, "n q"], values: Float[Tensor, "n m"], first: bool) -> None:
+        """Write values where they belong, or add them to those of earlier uses."""
+        if self.feed is not None:
+            self.feed(out, values)
+            return
+        columns = out[:, self.start : self.start + self.keep.size]
+        if first:
+            columns.copy_(values)
+        else:
+            columns += values
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +46,9 @@ class Plan:
 
     pieces: dict[str, list[Piece]]
     columns: int
-    """Columns of the buffer that pieces add to."""
-    order: Tensor | None = field(default=None)
+    """Columns of the buffer that pieces write to."""
+    order: Tensor | None = None
     """The buffer's column for each of the sketch's columns; None: the same."""
-
-    def finished(self, buffer: Float[Tensor, "n q"]) -> Float[Tensor, "n p"]:
-        """The features, columns in the sketch's order."""
-        return buffer if self.order is None else buffer.index_select(1, self.order)
 
 
 def make_plan(model: nn.Module, sketch: Any, device: torch.device) -> Plan:
@@ -80,7 +89,7 @@ def _element_plan(parameters: dict[str, nn.Parameter], indices: Tensor, device: 
         if last > first:
             kept = Kept(tuple(parameter.shape), positions[first:last] - start)
             emitted.append(kept.entries + start)
-            pieces[name] = [Piece(kept.to(device), _add_columns(column, kept.size))]
+            pieces[name] = [Piece(kept.to(device), column)]
             column += kept.size
         start += parameter.numel()
     order = torch.argsort(torch.cat(emitted))[inverse]
@@ -95,7 +104,7 @@ def _kronecker_plan(
     for name, offset in sketch.offsets.items():
         left, right = (factor.to(device) for factor in sketch.factors(name))
         keep = Projection(tuple(parameters[name].shape), left, right)
-        pieces[name] = [Piece(keep, _add_columns(offset, keep.size))]
+        pieces[name] = [Piece(keep, offset)]
     return Plan(pieces, sketch.size)
 
 
@@ -120,15 +129,8 @@ def _panel(
     kept = Kept(tuple(parameter.shape), torch.arange(start, stop))
     back = None if kept.taps == 1 else torch.argsort(kept.entries).to(device)
 
-    def add(out: Tensor, values: Tensor) -> None:
+    def feed(out: Tensor, values: Tensor) -> None:
         ordered = values if back is None else values.index_select(1, back)
         sketch.accumulate(name, start, ordered.to(out.dtype), out)
 
-    return Piece(kept.to(device), add)
-
-
-def _add_columns(start: int, size: int) -> Sink:
-    def add(out: Tensor, values: Tensor) -> None:
-        out[:, start : start + size] += values
-
-    return add
+    return Piece(kept.to(device), feed=feed)

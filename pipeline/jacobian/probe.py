@@ -5,9 +5,7 @@ parameter that does not agree (its samples lie along the second axis; or its mod
 torch functions do not show) is tried in the other layout, and else goes through the fallback.
 """
 
-import dataclasses
 import logging
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -38,21 +36,21 @@ def two_samples(inputs: Inputs) -> Inputs:
     return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 
-def recording(pieces: dict[str, list[Piece]]) -> tuple[dict[str, list[Piece]], Values]:
-    """The same pieces, whose values are kept apart by parameter."""
-    values: Values = {name: [torch.zeros(())] * len(parts) for name, parts in pieces.items()}
+class Recording:
+    """What the rules computed, kept apart by piece."""
 
-    def recorder(name: str, number: int) -> Callable[[Tensor, Tensor], None]:
-        def add(_: Tensor, found: Tensor) -> None:
-            values[name][number] = values[name][number].to(found.device) + found.double()
+    def __init__(self) -> None:
+        self._values: dict[Piece, Tensor] = {}
 
-        return add
+    def put(self, piece: Piece, values: Tensor) -> None:
+        """Values of one use."""
+        found = values.double()
+        self._values[piece] = self._values[piece] + found if piece in self._values else found
 
-    recorded = {
-        name: [dataclasses.replace(part, add=recorder(name, i)) for i, part in enumerate(parts)]
-        for name, parts in pieces.items()
-    }
-    return recorded, values
+    def by_name(self, pieces: Pieces) -> Values:
+        """The sums, as :func:`reference` lists them; zero where nothing was used."""
+        zero = torch.zeros((), dtype=torch.float64)
+        return {n: [self._values.get(part, zero) for part in parts] for n, parts in pieces.items()}
 
 
 def reference(
@@ -108,9 +106,7 @@ def learn(passes: Passes, pieces: Pieces, inputs: Inputs, tolerance: float) -> N
     if not pairs:
         return
     passes.learnt.set_pairs(pairs)
-    recorded, values = recording(passes.learnt.covered(pieces))
-    while passes.attempt(inputs, recorded, first_scalar=True) is None:
-        recorded, values = recording(passes.learnt.covered(pieces))
+    values, _ = _recorded(passes, pieces, inputs)
     covered = {name: wanted[name] for name in values}
     if passes.learnt.pairs and disagreeing(values, covered, max(tolerance, FOLDED_TOLERANCE)):
         logger.info("BatchNorm is not folded into convolutions: the gradients would differ")
@@ -121,12 +117,19 @@ def _agreed(
     passes: Passes, pieces: Pieces, inputs: Inputs, wanted: Values, tolerance: float
 ) -> Outcome:
     while True:
-        passes.learnt.choices.clear()
-        recorded, values = recording(passes.learnt.covered(pieces))
-        outcome = passes.attempt(inputs, recorded, first_scalar=True, find=True)
-        if outcome is None:
-            continue
+        values, outcome = _recorded(passes, pieces, inputs)
         wrong = disagreeing(values, {name: wanted[name] for name in values}, tolerance)
         if not wrong:
             return outcome
         passes.learnt.change_layout(dict.fromkeys(wrong, "its values differ from autograd's"))
+
+
+def _recorded(passes: Passes, pieces: Pieces, inputs: Inputs) -> tuple[Values, Outcome]:
+    """What a pass that had nothing to learn found."""
+    while True:
+        passes.learnt.choices.clear()
+        covered = passes.learnt.covered(pieces)
+        recording = Recording()
+        outcome = passes.attempt(inputs, covered, recording.put, find=not passes.learnt.pairs)
+        if outcome is not None:
+            return recording.by_name(covered), outcome
