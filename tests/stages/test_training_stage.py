@@ -17,6 +17,7 @@ from pipeline.baselines.finetune import FinetuneOptions
 from pipeline.baselines.lp_ft import LpFtOptions
 from pipeline.baselines.scratch import ScratchOptions
 from pipeline.data.split import Benchmark
+from pipeline.distributed.worker import computing_threads
 from pipeline.evaluation import evaluate
 from pipeline.runs import RunFolder
 from pipeline.stages import training
@@ -288,7 +289,8 @@ def test_a_worker_trains_a_point_from_the_pickled_spec(prepared, finished, tmp_p
         job, job.config.baselines[0], prepared.instrument.model_options, PLAN, None
     )
     assert training.unfinished(spec) == [0]
-    done = training.make_trainer(pickle.loads(pickle.dumps(spec)))(0)
+    with computing_threads(PLAN.threads):  # as every executor's workers do
+        done = training.make_trainer(pickle.loads(pickle.dumps(spec)))(0)
     assert (done.stage, done.block, done.rows) == ("finetune", 0, 2)
     assert training.unfinished(spec) == []
     monkeypatch.setattr(grid, "train", lambda *a, **k: pytest.fail("trained again"))

@@ -270,7 +270,7 @@ def _write_shards(path, shards):
 
 def test_processes_write_different_shards_at_once(tmp_path):
     new_store(tmp_path / "s", 40, 20, rows_per_shard=4, dtype="float32")
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     # Both write shard 4: blocks may run twice.
     workers = [
         context.Process(target=_write_shards, args=(tmp_path / "s", shards))
@@ -297,7 +297,7 @@ def test_killed_writer_leaves_a_store_that_is_finished_to_the_same_bytes(tmp_pat
     p = 100_000
     for name in ("killed", "undisturbed"):
         new_store(tmp_path / name, 40, p, rows_per_shard=4)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     writer = context.Process(target=_write_all, args=(tmp_path / "killed", p))
     writer.start()
     while writer.is_alive() and not any((tmp_path / "killed" / "done").iterdir()):
