@@ -17,7 +17,8 @@ def test_iterates_follow_the_recursion_without_restart(problem, ours, plain, rid
     assert list(found) == wanted
     for t, alpha in found.items():
         expected = plain(problem.K, problem.Y, ridge, 1.0, t)
-        torch.testing.assert_close(alpha, expected, rtol=1e-12, atol=1e-12)
+        rounding = 1e-11 * float(expected.abs().max())  # a BLAS sums in its own order
+        torch.testing.assert_close(alpha, expected, rtol=0, atol=rounding)
 
 
 def test_the_first_step_is_the_scaled_target(problem):
