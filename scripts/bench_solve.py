@@ -209,7 +209,7 @@ def sklearn_path(problem: Problem) -> float:
     best = 0.0
     for ridge in np.geomspace(largest, 1e-7 * largest, 40):
         machine = SklearnKernelRidge(alpha=ridge, kernel="precomputed").fit(K, Y)
-        best = max(best, problem.score(torch.from_numpy(machine.predict(K_val)))[0])
+        best = max(best, problem.score(torch.from_numpy(machine.predict(K_val))).value)
     return best
 
 

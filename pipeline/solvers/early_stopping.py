@@ -69,17 +69,16 @@ def early_stopping(
         tol=tol,
         seed=seed,
     )
-    scores = [score(predictions) for predictions in path.predictions(as_tensor(K_val))]
-    values, stderrs = [value for value, _ in scores], [stderr for _, stderr in scores]
-    chosen = one_standard_error(values, stderrs)
+    grades = [score(predictions) for predictions in path.predictions(as_tensor(K_val))]
+    chosen = one_standard_error(grades)
     return StoppingResult(
         iteration=iterations[chosen],
-        value=values[chosen],
-        stderr=stderrs[chosen],
+        value=grades[chosen].value,
+        stderr=grades[chosen].stderr,
         dual_weights=path.dual_weights(iterations[chosen]),
         iterations=iterations,
-        values=values,
-        stderrs=stderrs,
+        values=[grade.value for grade in grades],
+        stderrs=[grade.stderr for grade in grades],
         ridge=ridge,
         ridge_absolute=path.ridge_absolute,
         trajectory=path,
@@ -90,5 +89,6 @@ def stopping_curve(
     path: Trajectory, K_cross: Array, score: Score
 ) -> list[tuple[int, float, float]]:
     """(iteration, value, stderr) of another split along a finished trajectory."""
-    scores = (score(predictions) for predictions in path.predictions(as_tensor(K_cross)))
-    return [(t, *found) for t, found in zip(path.iterations, scores, strict=True)]
+    grades = (score(predictions) for predictions in path.predictions(as_tensor(K_cross)))
+    pairs = zip(path.iterations, grades, strict=True)
+    return [(t, grade.value, grade.stderr) for t, grade in pairs]

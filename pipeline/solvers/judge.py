@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.solvers.cross_validation import leave_one_out_predictions, spectral_gcv
 from pipeline.solvers.eigensystem import CrossRows, Eigensystem, filtered_chunks
-from pipeline.solvers.select import Score
+from pipeline.solvers.select import Grade, Score
 from pipeline.solvers.spectrum import Spectrum
 
-Scorer = Callable[[Sequence[float], Float[Tensor, "q s"]], list[tuple[float, float]]]
-"""Ridges (absolute) and their filters to (value, stderr) each; larger is better.
+Scorer = Callable[[Sequence[float], Float[Tensor, "q s"]], list[Grade]]
+"""Grades ridges (absolute) by their filters.
 
 The filters' dtype is the precision of the predictions: a plane's thousand points are scored in
 float32 where ``tol`` is no finer, for half the time."""
@@ -27,7 +28,7 @@ def validation_judge(K_val: Float[Tensor, "m n"], score: Score) -> SystemJudge:
     def judge(system: Eigensystem) -> Scorer:
         projected = rows.on(system)
 
-        def scorer(ridges: Sequence[float], filters: Tensor) -> list[tuple[float, float]]:
+        def scorer(ridges: Sequence[float], filters: Tensor) -> list[Grade]:
             chunks = filtered_chunks(projected.to(filters), filters, system.coordinates)
             return [score(predictions) for chunk in chunks for predictions in chunk]
 
@@ -51,10 +52,15 @@ def gcv_judge(spectrum: Spectrum, n: int) -> SystemJudge:
     """Minus the GCV; a ridge that leaves nothing free scores minus infinity."""
 
     def judge(system: Eigensystem) -> Scorer:
-        def scorer(ridges: Sequence[float], filters: Tensor) -> list[tuple[float, float]]:
+        def scorer(ridges: Sequence[float], filters: Tensor) -> list[Grade]:
             risks = spectral_gcv(system, spectrum, ridges, filters, n)
-            return [(-risk if risk is not None else -float("inf"), 0.0) for risk in risks]
+            return [gcv_grade(risk) for risk in risks]
 
         return scorer
 
     return judge
+
+
+def gcv_grade(risk: float | None) -> Grade:
+    """Minus the risk, of which there is one number and no spread."""
+    return Grade(torch.tensor([-float("inf") if risk is None else -risk], dtype=torch.float64))

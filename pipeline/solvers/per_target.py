@@ -17,7 +17,7 @@ from pipeline.solvers.operator import Array, KernelOperator, as_columns, as_tens
 from pipeline.solvers.refusal import check_targets
 from pipeline.solvers.ridge_path import checked_operator
 from pipeline.solvers.ridge_scale import RidgeScale, default_ridges, ridge_unit
-from pipeline.solvers.select import one_standard_error
+from pipeline.solvers.select import Grade, one_standard_error
 from pipeline.solvers.spectral_path import ridge_filters
 from pipeline.solvers.spectrum import spectrum_of
 
@@ -105,12 +105,8 @@ def _fit(system: Eigensystem, K_val: Tensor, wanted: Tensor, ridges: Sequence[fl
         for predictions in chunk
     ]
     errors = torch.stack([square.mean(dim=0) for square in squares])
-    # One validation row has no spread: only equal errors tie.
-    unbiased = 1 if len(wanted) > 1 else 0
-    spread = torch.stack([square.std(dim=0, correction=unbiased) for square in squares])
-    spread = spread / len(wanted) ** 0.5
     chosen = [
-        one_standard_error((-errors[:, j]).tolist(), spread[:, j].tolist())
+        one_standard_error([Grade(-square[:, j]) for square in squares])
         for j in range(wanted.shape[1])
     ]
     own = torch.stack([ridge_filter(system.eigenvalues, ridges[i]) for i in chosen], dim=1)

@@ -70,16 +70,15 @@ def stopping_plane(
     filters, t = request.filters(ridges), len(request.iterations)
     repeated = [ridge for ridge in ridges for _ in range(t)]
     precision = torch.float32 if tol >= FLOAT32_TOL else torch.float64
-    scored = scorer(repeated, filters(pair[1].system.eigenvalues).to(precision))
+    grades = scorer(repeated, filters(pair[1].system.eigenvalues).to(precision))
     agreed: list[bool] = agreeing(*pair, filters, tol).tolist()
-    values, stderrs = [value for value, _ in scored], [stderr for _, stderr in scored]
-    chosen = one_standard_error(values, stderrs, agreed if any(agreed) else None)
+    chosen = one_standard_error(grades, agreed if any(agreed) else None)
     return StoppingPlane(
         dynamics=request.dynamics,
         ridges=[ridge / unit for ridge in ridges],
         iterations=list(request.iterations),
-        values=_table(values, t),
-        stderrs=_table(stderrs, t),
+        values=_table([grade.value for grade in grades], t),
+        stderrs=_table([grade.stderr for grade in grades], t),
         converged=_table(agreed, t),
         selected_ridge=repeated[chosen] / unit,
         selected_iterations=request.iterations[chosen % t],

@@ -18,7 +18,13 @@ from pipeline.solvers.eigensystem import Eigensystem
 from pipeline.solvers.eigh import eigh_system
 from pipeline.solvers.filters import Dynamics, log_spaced_iterations, ridge_filter
 from pipeline.solvers.grid import coarse
-from pipeline.solvers.judge import SystemJudge, gcv_judge, leave_one_out_judge, validation_judge
+from pipeline.solvers.judge import (
+    SystemJudge,
+    gcv_grade,
+    gcv_judge,
+    leave_one_out_judge,
+    validation_judge,
+)
 from pipeline.solvers.lanczos import growing_systems
 from pipeline.solvers.operator import (
     Array,
@@ -34,7 +40,7 @@ from pipeline.solvers.plane import PlaneRequest, StoppingPlane
 from pipeline.solvers.preconditioner import deflation_from
 from pipeline.solvers.refusal import check_kernel, check_ridge, check_targets
 from pipeline.solvers.ridge_scale import RidgeScale, default_ridges, ridge_unit
-from pipeline.solvers.select import Score, best_of
+from pipeline.solvers.select import Grade, Score, best_of
 from pipeline.solvers.solution import Solution
 from pipeline.solvers.solve import Problem, default_deflation
 from pipeline.solvers.spectral_path import SpectralPath, ridge_filters, spectral_path
@@ -80,7 +86,7 @@ def fit_path(
 ) -> PathResult:
     """The ridge that scores best on validation rows (ties to the larger), and its fit.
 
-    ``score`` takes predictions of the centred targets (m, k) to (value, stderr), larger is better:
+    ``score`` takes predictions of the centred targets (m, k) to a grade:
     ``select.accuracy`` or ``select.squared_error``. Without ``K_val`` it is given leave-one-out
     predictions of the training rows; "gcv" needs neither. ``ridges`` are relative to
     ``ridge_scale``; "telescopic" searches from λ_max down to what K's rounding allows, and refines
@@ -202,12 +208,10 @@ def _spectral_result(
     scored, system = path.scored, path.system
     filters = ridge_filters(scored.ridges)(system.eigenvalues)
     risks = spectral_gcv(system, problem.spectrum, scored.ridges, filters, problem.operator.n)
-    rows = zip(
-        scored.ridges, scored.values, scored.stderrs, scored.agreed, risks, strict=True
-    )  # fmt: skip
+    rows = zip(scored.ridges, scored.grades, scored.agreed, risks, strict=True)
     points = [
-        PathPoint(ridge / search.unit, ridge, value, stderr, agreed, risk)
-        for ridge, value, stderr, agreed, risk in rows
+        PathPoint(ridge / search.unit, ridge, grade.value, grade.stderr, agreed, risk)
+        for ridge, grade, agreed, risk in rows
     ]
     for point in points:
         search.emit(point)
@@ -239,9 +243,8 @@ def _telescopic(search: _Search, choice: Choice, seed: int) -> PathResult:
         weights = tried.solution.dual_weights
         risk = gcv(problem.operator, problem.spectrum, tried.ridge, weights)
         relative = tried.ridge / search.unit
-        return PathPoint(
-            relative, tried.ridge, tried.value, tried.stderr, tried.converged, risk
-        )  # fmt: skip
+        value, stderr = tried.grade.value, tried.grade.stderr
+        return PathPoint(relative, tried.ridge, value, stderr, tried.converged, risk)
 
     tried, selected = telescopic_path(
         problem,
@@ -258,10 +261,10 @@ def _telescopic(search: _Search, choice: Choice, seed: int) -> PathResult:
 def _judge(search: _Search) -> Judge:
     problem, score, K_val = search.problem, search.score, search.K_val
 
-    def judge(ridge: float, alpha: Float[Tensor, "n k"]) -> tuple[float, float]:
+    def judge(ridge: float, alpha: Float[Tensor, "n k"]) -> Grade:
         if not callable(score):
             risk = gcv(problem.operator, problem.spectrum, ridge, alpha)
-            return (-float("inf") if risk is None else -risk), 0.0
+            return gcv_grade(risk)
         if K_val is None:
             L = cholesky_factor(problem.operator, ridge)
             return score(problem.Y - leave_one_out_residuals(L, alpha))

@@ -19,7 +19,7 @@ from pipeline.solvers.filters import ridge_filter
 from pipeline.solvers.grid import refined
 from pipeline.solvers.judge import Scorer, SystemJudge
 from pipeline.solvers.plane import PlaneRequest, StoppingPlane, stopping_plane
-from pipeline.solvers.select import best_of, one_standard_error
+from pipeline.solvers.select import Grade, best_of, one_standard_error
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class Scored:
     """Ridges (absolute, descending) and how they scored."""
 
     ridges: list[float]
-    values: list[float]
-    stderrs: list[float]
+    grades: list[Grade]
     agreed: list[bool]
 
     def selected(self) -> int:
         """Index of the selected ridge; only agreeing ones count, if there are any."""
         counted = self.agreed if any(self.agreed) else None
-        return one_standard_error(self.values, self.stderrs, counted)
+        return one_standard_error(self.grades, counted)
 
     def standing(self) -> tuple[int, int]:
         """Best and selected index were every point to count."""
-        return best_of(self.values), one_standard_error(self.values, self.stderrs)
+        best = best_of([grade.value for grade in self.grades])
+        return best, one_standard_error(self.grades)
 
     def merged(self, other: "Scored") -> "Scored":
         """Both sets of ridges, descending."""
@@ -46,8 +46,8 @@ class Scored:
         rows.sort(key=lambda row: -row[0])
         return Scored(*(list(column) for column in zip(*rows, strict=True)))
 
-    def _rows(self) -> list[tuple[float, float, float, bool]]:
-        return list(zip(self.ridges, self.values, self.stderrs, self.agreed, strict=True))
+    def _rows(self) -> list[tuple[float, Grade, bool]]:
+        return list(zip(self.ridges, self.grades, self.agreed, strict=True))
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Stage:
     def score(self, ridges: Sequence[float]) -> Scored:
         """The ridges, scored and compared with the previous size."""
         if not ridges:
-            return Scored([], [], [], [])
+            return Scored([], [], [])
         filters = ridge_filters(ridges)
-        scores = self.scorer(ridges, filters(self.current.system.eigenvalues))
+        grades = self.scorer(ridges, filters(self.current.system.eigenvalues))
         agreed = agreeing(self.previous, self.current, filters, self.tol).tolist()
-        return Scored(list(ridges), [v for v, _ in scores], [e for _, e in scores], agreed)
+        return Scored(list(ridges), grades, agreed)
 
     def plane_agrees(self, request: PlaneRequest, ridges: Sequence[float]) -> bool:
         """Whether every stopping time of every ridge is the previous size's."""

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from pipeline.solvers.certificate import true_residual
 from pipeline.solvers.grid import refined
-from pipeline.solvers.select import one_standard_error
+from pipeline.solvers.select import Grade, one_standard_error
 from pipeline.solvers.solution import Solution
 from pipeline.solvers.solve import Problem, solve
 
-Judge = Callable[[float, Float[Tensor, "n k"]], tuple[float, float]]
-"""A ridge (absolute) and its dual weights to a score and its standard error."""
+Judge = Callable[[float, Float[Tensor, "n k"]], Grade]
+"""A ridge (absolute) and its dual weights to a grade."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class Tried:
 
     ridge: float
     solution: Solution
-    value: float
-    stderr: float
+    grade: Grade
     converged: bool
 
 
@@ -51,8 +50,7 @@ def telescopic_path(
 def selected(tried: Sequence[Tried]) -> int:
     """The largest ridge within one standard error of the best; only converged ones count."""
     counted = [one.converged for one in tried]
-    values, stderrs = [one.value for one in tried], [one.stderr for one in tried]
-    return one_standard_error(values, stderrs, counted if any(counted) else None)
+    return one_standard_error([one.grade for one in tried], counted if any(counted) else None)
 
 
 def _descend(
@@ -68,7 +66,7 @@ def _descend(
         start = min(larger, key=lambda one: one.ridge).solution.dual_weights if larger else None
         solution = solve(problem, ridge, solver, start)
         residual = true_residual(problem.operator, problem.Y, ridge, solution.dual_weights)
-        value, stderr = judge(ridge, solution.dual_weights)
-        tried = [*tried, Tried(ridge, solution, value, stderr, residual <= problem.tol)]
+        grade = judge(ridge, solution.dual_weights)
+        tried = [*tried, Tried(ridge, solution, grade, residual <= problem.tol)]
         emit(tried[-1])
     return sorted(tried, key=lambda one: -one.ridge)

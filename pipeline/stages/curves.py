@@ -107,7 +107,7 @@ def _scores(
     sign = 1.0 if job.benchmark.classes else -1.0
     projected = system.project(as_rows(blocks.cross(split)))
     chunks = filtered_chunks(projected, filters(system.eigenvalues), system.coordinates)
-    return [sign * score(predictions)[0] for chunk in chunks for predictions in chunk]
+    return [sign * score(predictions).value for chunk in chunks for predictions in chunk]
 
 
 def _score(job: Job, split: str, targets: CenteredTargets) -> Score:

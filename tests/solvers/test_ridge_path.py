@@ -8,10 +8,16 @@ from pipeline.solvers.grid import coarse, refined
 from pipeline.solvers.operator import FeatureKernel
 from pipeline.solvers.refusal import RidgeBelowRoundingError
 from pipeline.solvers.ridge_path import fit_path
+from pipeline.solvers.select import Grade
 from pipeline.types import InputError
 
 SPECTRAL = ["lanczos", "eigh"]
 SEPARATE = ["cg", "nesterov", "cholesky"]
+
+
+def one(value: float) -> Grade:
+    """A grade without spread, so without ties but equal ones."""
+    return Grade(torch.tensor([value], dtype=torch.float64))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,8 @@ def test_every_solver_scores_each_ridge_as_a_dense_solve(problem, solver):
     assert [point.ridge for point in found.points] == ridges
     for point in found.points:
         alpha = dense_ridge(problem.K, problem.Y, point.ridge)
-        assert (point.value, point.stderr) == pytest.approx(problem.score(problem.K_val @ alpha))
+        grade = problem.score(problem.K_val @ alpha)
+        assert (point.value, point.stderr) == pytest.approx((grade.value, grade.stderr))
     expected = dense_ridge(problem.K, problem.Y, found.ridge)
     torch.testing.assert_close(found.dual_weights, expected, rtol=0, atol=1e-5)
     assert found.certificate.converged
@@ -74,7 +81,7 @@ def test_the_plane_scores_plain_iterates(problem, solver, dynamics):
     for row, ridge in enumerate(ridges):
         for column in (0, 9, 23):
             alpha = iterate(problem.K, problem.Y, ridge, lambda_max, plane.iterations[column])
-            value, _ = problem.score(problem.K_val @ alpha)
+            value = problem.score(problem.K_val @ alpha).value
             assert plane.values[row][column] == pytest.approx(value)
 
 
@@ -92,7 +99,7 @@ def test_a_telescope_finds_the_grid_and_refines_twice(problem):
 
 
 def test_ties_go_to_the_larger_ridge(problem):
-    found = fit_path(problem.K, problem.Y, problem.K_val, lambda predictions: (0.5, 0.1))
+    found = fit_path(problem.K, problem.Y, problem.K_val, lambda predictions: one(0.5))
     assert found.ridge == max(point.ridge for point in found.points)
     assert found.at_edge
 
@@ -103,7 +110,7 @@ def test_a_matrix_free_kernel_takes_the_path_too():
     Y, phi_val = phi[:, :2].clone(), torch.randn(20, 40, generator=generator).double()
 
     def score(predictions):
-        return -float((predictions - phi_val[:, :2]).square().mean()), 0.0
+        return one(-float((predictions - phi_val[:, :2]).square().mean()))
 
     free = fit_path(FeatureKernel(phi), Y, phi_val @ phi.T, score)
     dense = fit_path(phi @ phi.T, Y, phi_val @ phi.T, score, solver="eigh")
@@ -113,12 +120,12 @@ def test_a_matrix_free_kernel_takes_the_path_too():
 
 
 def test_one_row_and_one_class_have_a_path():
-    one = torch.ones(1, 1, dtype=torch.float64)
+    unit = torch.ones(1, 1, dtype=torch.float64)
     for solver in (*SPECTRAL, *SEPARATE):
-        found = fit_path(2 * one, one, 2 * one, lambda p: (-float((p - 1).abs().max()), 0.0),
+        found = fit_path(2 * unit, unit, 2 * unit, lambda p: one(-float((p - 1).abs().max())),
                          solver=solver, ridges=[1.0, 0.5], ridge_scale="absolute")  # fmt: skip
         assert found.ridge == 0.5
-        flat = fit_path(2 * one, 0 * one, 2 * one, lambda p: (float(p.abs().max()), 0.0),
+        flat = fit_path(2 * unit, 0 * unit, 2 * unit, lambda p: one(float(p.abs().max())),
                         solver=solver, ridges=[1.0], ridge_scale="absolute")  # fmt: skip
         assert flat.value == 0
         assert flat.certificate.converged
@@ -127,13 +134,13 @@ def test_one_row_and_one_class_have_a_path():
 def test_asked_for_ridges_below_rounding_are_refused(problem):
     spectrum_rank_one = torch.ones(30, 30)
     with pytest.raises(RidgeBelowRoundingError):
-        fit_path(spectrum_rank_one, torch.ones(30), spectrum_rank_one, lambda p: (0.0, 0.0),
+        fit_path(spectrum_rank_one, torch.ones(30), spectrum_rank_one, lambda p: one(0.0),
                  ridges=[1.0, 0.0])  # fmt: skip
 
 
 def test_what_a_solver_cannot_do_is_said(problem):
     with pytest.raises(InputError, match="leave-one-out needs"):
-        fit_path(problem.K, problem.Y, None, lambda p: (0.0, 0.0), solver="cg")
+        fit_path(problem.K, problem.Y, None, lambda p: one(0.0), solver="cg")
     with pytest.raises(InputError, match="plane of stopping times"):
         fit_path(problem.K, problem.Y, problem.K_val, problem.score, solver="cg", dynamics="flow")
     with pytest.raises(InputError, match="no ridges"):
