@@ -1,0 +1,25 @@
+"""Gaussian processes from linearized networks (Maddox et al. 2019, 2021).
+
+A network's Jacobian at θ is the feature map of a Gaussian process: f(x) = μ(x) + J(x)θ′ with
+θ′ ~ N(0, sI). New tasks are adapted to in closed form, and every prediction has a variance.
+
+:class:`EmpiricalNTK` is that kernel for GPyTorch; everything else here needs no GPyTorch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.gp.linearization import Linearization
+
+if TYPE_CHECKING:
+    from pipeline.gp.kernel import EmpiricalNTK
+
+__all__ = ["EmpiricalNTK", "Linearization"]
+
+
+def __getattr__(name: str) -> Any:
+    # GPyTorch is imported with the kernel that needs it, not before.
+    if name == "EmpiricalNTK":
+        from pipeline.gp.kernel import EmpiricalNTK
+
+        return EmpiricalNTK
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
