@@ -68,3 +68,15 @@ def autograd_jacobian(model: nn.Module, inputs: Inputs, output: int = 0) -> Tens
         ]
         rows.append(torch.cat(flat))
     return torch.stack(rows)
+
+
+def explicit_jacobian(model: nn.Module, inputs: Inputs, outputs: int) -> Tensor:
+    """J (n·k, P), sample by sample and output by output, one backward pass per row."""
+    by_output = [autograd_jacobian(model, inputs, j) for j in range(outputs)]
+    return torch.stack(by_output, dim=1).flatten(0, 1)
+
+
+def dense_fisher(J: Tensor, H: Tensor) -> Tensor:
+    """Σ_i JᵢᵀHᵢJᵢ (P, P) from J (n·k, P) and each sample's H (n, k, k)."""
+    n, k, _ = H.shape
+    return sum(j.T @ h @ j for j, h in zip(J.view(n, k, -1), H, strict=True))
