@@ -3,17 +3,23 @@
 A network's Jacobian at θ is the feature map of a Gaussian process: f(x) = μ(x) + J(x)θ′ with
 θ′ ~ N(0, sI). New tasks are adapted to in closed form, and every prediction has a variance.
 
-:class:`EmpiricalNTK` is that kernel for GPyTorch; everything else here needs no GPyTorch.
+    linearization = Linearization(network, mean="network")
+    adaptation = adapt(linearization, [Task(x_1, y_1), Task(x_2, y_2)])
+    adaptation.tasks[0].predict(x_new).mean
+
+:class:`EmpiricalNTK` is the kernel for GPyTorch; everything else here needs no GPyTorch.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.gp.adapt import Task, adapt
 from pipeline.gp.linearization import Linearization
+from pipeline.gp.regression import LinearizedGP
 
 if TYPE_CHECKING:
     from pipeline.gp.kernel import EmpiricalNTK
 
-__all__ = ["EmpiricalNTK", "Linearization"]
+__all__ = ["EmpiricalNTK", "Linearization", "LinearizedGP", "Task", "adapt"]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,7 +52,8 @@ class Linearization:
     ``"random_direction"``) gives one row a sample, and several targets are then independent with
     that kernel (the pseudo-NTK ⊗ I). ``sketch`` keeps some parameters, None all of them.
     The network is used as it is at the time of a call: do not train it in between.
-    Raises :class:`InputError` for a network in training mode.
+    Raises :class:`InputError` for a network in training mode, and for an output that is not
+    differentiable.
     """
 
     def __init__(
@@ -110,6 +111,11 @@ class Linearization:
 
     def _of_batch(self, inputs: Inputs) -> LinearRows:
         found = self._extract(inputs)
+        if not bool(found.phi.any()):
+            raise InputError(
+                "the output has no derivative by any kept parameter: it is not differentiable "
+                "(rounded, detached, an argmax?), or the kept parameters do not reach it."
+            )
         phi = found.phi.reshape(-1, found.phi.shape[-1])
         offsets = self._offsets(phi, found.f0)
         if self._weights is not None:
