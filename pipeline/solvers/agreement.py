@@ -11,13 +11,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pipeline.solvers.eigensystem import Eigensystem, filtered_chunks
-from pipeline.solvers.operator import KernelOperator, float64_tiles, random_block
+from pipeline.solvers.cross import ProbeRows
+from pipeline.solvers.eigensystem import CrossRows, Eigensystem, filtered_chunks
+from pipeline.solvers.operator import KernelOperator, random_block
 
 PROBE_ROWS = 32
 
 Filters = Callable[[Float[Tensor, " s"]], Float[Tensor, "q s"]]
 """The filters of q points, as functions of the eigenvalues of any basis."""
+
+Probe = Callable[[Eigensystem], Float[Tensor, "d s"]]
+"""The combinations of rows, in the coordinates of a growing series of systems."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,13 @@ def agreeing(
     return torch.cat(agreed)
 
 
-def cross_probe(K_cross: Float[Tensor, "m n"], seed: int = 0) -> Float[Tensor, "d n"]:
+def cross_probe(rows: CrossRows, seed: int = 0) -> Probe:
     """Random sign combinations of a cross-kernel's rows."""
     generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (PROBE_ROWS, K_cross.shape[0]), generator=generator) * 2.0 - 1.0
-    signs = signs.double().to(K_cross.device)
-    combined = K_cross.new_zeros((PROBE_ROWS, K_cross.shape[1]), dtype=torch.float64)
-    for rows, tile in float64_tiles(K_cross):
-        combined.addmm_(signs[:, rows], tile)
-    return combined
+    signs = torch.randint(0, 2, (PROBE_ROWS, rows.m), generator=generator).double() * 2 - 1
+    return lambda system: rows.on(system, signs)
 
 
-def train_probe(operator: KernelOperator, seed: int = 0) -> Float[Tensor, "d n"]:
+def train_probe(operator: KernelOperator, seed: int = 0) -> Probe:
     """Random sign combinations of K's own rows."""
-    return operator.matvec(random_block(operator, PROBE_ROWS, seed)).T
+    return CrossRows(ProbeRows(operator, random_block(operator, PROBE_ROWS, seed))).on

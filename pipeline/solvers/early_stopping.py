@@ -10,8 +10,9 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.solvers.cross import CrossKernel
 from pipeline.solvers.filters import Dynamics, log_spaced_iterations
-from pipeline.solvers.operator import Array, KernelOperator, as_tensor
+from pipeline.solvers.operator import Array, KernelOperator
 from pipeline.solvers.ridge_scale import RidgeScale
 from pipeline.solvers.select import Score, one_standard_error
 from pipeline.solvers.trajectory import Trajectory, trajectory
@@ -42,7 +43,7 @@ def early_stopping(
     K: Array | KernelOperator,
     Y: Array,
     ridge: float,
-    K_val: Array,
+    K_val: Array | CrossKernel,
     score: Score,
     *,
     max_iterations: int = 3_000,
@@ -69,7 +70,7 @@ def early_stopping(
         tol=tol,
         seed=seed,
     )
-    grades = [score(predictions) for predictions in path.predictions(as_tensor(K_val))]
+    grades = [score(predictions) for predictions in path.predictions(K_val)]
     chosen = one_standard_error(grades)
     return StoppingResult(
         iteration=iterations[chosen],
@@ -86,9 +87,9 @@ def early_stopping(
 
 
 def stopping_curve(
-    path: Trajectory, K_cross: Array, score: Score
+    path: Trajectory, K_cross: Array | CrossKernel, score: Score
 ) -> list[tuple[int, float, float]]:
     """(iteration, value, stderr) of another split along a finished trajectory."""
-    grades = (score(predictions) for predictions in path.predictions(as_tensor(K_cross)))
+    grades = (score(predictions) for predictions in path.predictions(K_cross))
     pairs = zip(path.iterations, grades, strict=True)
     return [(t, grade.value, grade.stderr) for t, grade in pairs]

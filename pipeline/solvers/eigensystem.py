@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.solvers.cross import CrossKernel, as_cross
 from pipeline.solvers.krylov import KrylovBasis
-from pipeline.solvers.operator import product
+from pipeline.solvers.operator import Array
 
 CHUNK_COLUMNS = 2048
 """Columns of one product of filtered predictions: wide enough for GEMM speed."""
@@ -36,7 +37,7 @@ class Eigensystem:
         """α = U g(Λ) UᵀY; ``filters`` holds one column, or one per target."""
         return self.basis @ self._rotated(filters * self.coordinates)
 
-    def project(self, K_cross: Float[Tensor, "m n"]) -> Float[Tensor, "m s"]:
+    def project(self, K_cross: Array | CrossKernel) -> Float[Tensor, "m s"]:
         """K_cross U: predictions are this times filtered coordinates."""
         return CrossRows(K_cross).on(self)
 
@@ -47,21 +48,24 @@ class Eigensystem:
 class CrossRows:
     """A cross-kernel on the bases of one growing series: each basis vector is multiplied once."""
 
-    def __init__(self, K_cross: Float[Tensor, "m n"]) -> None:
-        self._K = K_cross
+    def __init__(self, K_cross: Array | CrossKernel) -> None:
+        self._cross = as_cross(K_cross)
+        self.m = self._cross.m
         self._known: Tensor | None = None
         """Products with the first basis vectors, on the basis' device."""
 
-    def on(self, system: Eigensystem) -> Float[Tensor, "m s"]:
-        """K_cross U for a system whose basis continues the last one's."""
+    def on(
+        self, system: Eigensystem, combinations: Float[Tensor, "d m"] | None = None
+    ) -> Float[Tensor, "m s"] | Float[Tensor, "d s"]:
+        """K_cross U, or sums of its rows, for a system whose basis continues the last one's."""
         basis = system.basis
         if self._known is None:
-            self._known = basis.new_empty((self._K.shape[0], 0))
+            self._known = basis.new_empty((self.m, 0))
         fresh = basis[:, self._known.shape[1] :]
         if fresh.shape[1]:
-            made = product(self._K, fresh).to(basis.device)
-            self._known = torch.cat([self._known, made], dim=1)
-        return self._known if system.rotation is None else self._known @ system.rotation
+            self._known = torch.cat([self._known, self._cross.matvec(fresh)], dim=1)
+        rows = self._known if combinations is None else combinations.to(basis) @ self._known
+        return rows if system.rotation is None else rows @ system.rotation
 
 
 def ritz_system(krylov: KrylovBasis) -> Eigensystem:

@@ -20,10 +20,8 @@ float32 where ``tol`` is no finer, for half the time."""
 SystemJudge = Callable[[Eigensystem], Scorer]
 
 
-def validation_judge(K_val: Float[Tensor, "m n"], score: Score) -> SystemJudge:
+def validation_judge(rows: CrossRows, score: Score) -> SystemJudge:
     """Scores of the predictions on validation rows."""
-
-    rows = CrossRows(K_val)
 
     def judge(system: Eigensystem) -> Scorer:
         projected = rows.on(system)

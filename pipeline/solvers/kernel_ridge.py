@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pipeline.solvers.auto import Choice, SolverKind, choose_solver
 from pipeline.solvers.certificate import Certificate, certify
+from pipeline.solvers.feature_kernel import FeatureKernel
 from pipeline.solvers.operator import (
     Array,
     DenseKernel,
-    FeatureKernel,
     KernelOperator,
     as_columns,
     as_tensor,
@@ -73,7 +73,7 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         self.certificate_ = certificates[0] if len(certificates) == 1 else certificates
         self.solver_, self.reason_ = choice.solver, choice.reason
         self.n_features_in_ = X.shape[1]
-        self._training = operator.phi if isinstance(operator, FeatureKernel) else None
+        self._training = as_tensor(X) if self.kernel == "linear" else None
         self.dual_coef_ = _like(X, alpha if y.ndim == 2 else alpha[:, 0])
         return self
 

@@ -1,7 +1,8 @@
 """K as the solvers see it: a product and an inner product, whatever holds its rows.
 
-Solvers touch K only through :class:`KernelOperator`. Sharding the rows over workers changes
-``matvec`` (gather V, multiply the own rows) and ``inner`` (add up over workers), and nothing else.
+Solvers touch K only through :class:`KernelOperator`: ``DenseKernel`` here, ``RowKernel`` of rows
+over several workers or in a file, ``FeatureKernel`` of features. Sharing the rows among workers
+changes ``matvec`` and ``inner``, and nothing else: solvers hold the same rows of every vector.
 
 Products run in float64 whatever K's dtype: in float32 CG and Lanczos stall at residuals of 1e-4
 to 2e-3. K is converted one row tile at a time into a buffer that stays in cache, which on CPU is
@@ -54,6 +55,22 @@ class KernelOperator(Protocol):
         """The diagonal of K for the rows held here, float64."""
         ...
 
+    def gather(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """All rows of V, on every worker."""
+        ...
+
+
+class TileSource(Protocol):
+    """A matrix that is read some rows at a time, from a file for example."""
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+
+    def tiles(self) -> Iterator[tuple[slice, Float[Tensor, "b n"]]]:
+        """Row tiles in float64, in order; a tile is valid until the next one is asked for."""
+        ...
+
 
 class DenseKernel:
     """K in memory (or memory-mapped) on one device."""
@@ -80,35 +97,9 @@ class DenseKernel:
         """The diagonal of K, float64."""
         return self.K.diagonal().double()
 
-
-class FeatureKernel:
-    """K = ΦΦᵀ from features in memory, never formed: p×k numbers pass between the two products."""
-
-    def __init__(self, phi: Float[Array, "n p"]) -> None:
-        self.phi = as_tensor(phi)
-        self.n = self.phi.shape[0]
-        self.rows = slice(0, self.n)
-        self.device = self.phi.device
-        # The product is formed in float64: the rounding of ΦΦᵀ, not of Φ, counts.
-        self.error = float(torch.finfo(torch.float64).eps)
-        self.products = 0
-
-    def matvec(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """Φ(ΦᵀV) in float64, in two passes over the rows."""
-        self.products += V.shape[1]
-        theta = V.new_zeros((self.phi.shape[1], V.shape[1]), dtype=torch.float64)
-        for rows, tile in float64_tiles(self.phi):
-            theta.addmm_(tile.T, V[rows])
-        return product(self.phi, theta)
-
-    def inner(self, U: Float[Tensor, "n a"], V: Float[Tensor, "n b"]) -> Float[Tensor, "a b"]:
-        """UᵀV in float64."""
-        return U.T @ V
-
-    def diagonal(self) -> Float[Tensor, " n"]:
-        """Squared norms of the feature rows, float64."""
-        norms = [tile.square().sum(dim=1) for _, tile in float64_tiles(self.phi)]
-        return torch.cat(norms) if norms else torch.zeros(0, dtype=torch.float64)
+    def gather(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """V itself."""
+        return V
 
 
 def as_operator(K: "Array | KernelOperator") -> KernelOperator:
@@ -142,7 +133,7 @@ def as_columns(Y: Array, device: torch.device) -> Float[Tensor, "n k"]:
     return columns[:, None] if columns.ndim == 1 else columns
 
 
-def product(M: Float[Tensor, "m n"], V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:
+def product(M: Float[Tensor, "m n"] | TileSource, V: Float[Tensor, "n k"]) -> Float[Tensor, "m k"]:
     """M V in float64 by row tiles; M may be float32 and live on the CPU or be memory-mapped."""
     # With few columns BLAS is a third faster when V and the result lie column by column.
     columns = V.to(M.device).T.contiguous()
@@ -152,8 +143,13 @@ def product(M: Float[Tensor, "m n"], V: Float[Tensor, "n k"]) -> Float[Tensor, "
     return out.T
 
 
-def float64_tiles(M: Float[Tensor, "m n"]) -> Iterator[tuple[slice, Float[Tensor, "b n"]]]:
+def float64_tiles(
+    M: Float[Tensor, "m n"] | TileSource,
+) -> Iterator[tuple[slice, Float[Tensor, "b n"]]]:
     """Row tiles of M in float64, in order; a tile is valid until the next one is asked for."""
+    if not isinstance(M, Tensor):
+        yield from M.tiles()
+        return
     step = tile_rows(M.shape[1], M.device)
     buffer = None
     if M.dtype != torch.float64:

@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.solvers.auto import choose_solver
-from pipeline.solvers.eigensystem import Eigensystem, filtered_chunks
+from pipeline.solvers.cross import CrossKernel
+from pipeline.solvers.eigensystem import CrossRows, Eigensystem, filtered_chunks
 from pipeline.solvers.eigh import eigh_system
 from pipeline.solvers.filters import ridge_filter
 from pipeline.solvers.lanczos import growing_systems
-from pipeline.solvers.operator import Array, KernelOperator, as_columns, as_tensor
+from pipeline.solvers.operator import Array, KernelOperator, as_columns
 from pipeline.solvers.refusal import check_targets
 from pipeline.solvers.ridge_path import checked_operator
 from pipeline.solvers.ridge_scale import RidgeScale, default_ridges, ridge_unit
@@ -39,7 +40,7 @@ class PerTargetResult:
 def fit_per_target(
     K: Array | KernelOperator,
     Y: Array,
-    K_val: Array,
+    K_val: Array | CrossKernel,
     Y_val: Array,
     *,
     solver: Literal["auto", "lanczos", "eigh"] = "auto",
@@ -65,9 +66,10 @@ def fit_per_target(
     systems = (
         iter([(0, eigh_system(operator, targets))]) if exact else growing_systems(operator, targets)
     )
+    rows = CrossRows(K_val)
     before: _Fit | None = None
     for _, system in systems:
-        now = _fit(system, as_tensor(K_val), wanted, grid)
+        now = _fit(system, rows.on(system), wanted, grid)
         settled = system.exact or (before is not None and now.agrees(before, tol))
         before = now
         if settled:
@@ -96,8 +98,7 @@ class _Fit:
         return self.chosen == other.chosen and bool(change <= tol * self.predictions.norm())
 
 
-def _fit(system: Eigensystem, K_val: Tensor, wanted: Tensor, ridges: Sequence[float]) -> _Fit:
-    projected = system.project(K_val)
+def _fit(system: Eigensystem, projected: Tensor, wanted: Tensor, ridges: Sequence[float]) -> _Fit:
     filters = ridge_filters(ridges)(system.eigenvalues)
     squares = [
         (predictions - wanted).square()

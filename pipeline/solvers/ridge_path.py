@@ -13,8 +13,9 @@ from pipeline.solvers.auto import Choice, SolverKind, choose_solver
 from pipeline.solvers.certificate import certify, true_residual
 from pipeline.solvers.cg import cg
 from pipeline.solvers.cholesky import cholesky_factor, leave_one_out_residuals
+from pipeline.solvers.cross import CrossKernel, as_cross
 from pipeline.solvers.cross_validation import gcv, spectral_gcv
-from pipeline.solvers.eigensystem import Eigensystem
+from pipeline.solvers.eigensystem import CrossRows, Eigensystem
 from pipeline.solvers.eigh import eigh_system
 from pipeline.solvers.filters import Dynamics, log_spaced_iterations, ridge_filter
 from pipeline.solvers.grid import coarse
@@ -32,8 +33,6 @@ from pipeline.solvers.operator import (
     KernelOperator,
     as_columns,
     as_operator,
-    as_tensor,
-    product,
 )
 from pipeline.solvers.path_result import Emit, PathPoint, PathResult
 from pipeline.solvers.plane import PlaneRequest, StoppingPlane
@@ -60,7 +59,7 @@ class _Search:
     """The problem, the units, and how candidates are scored."""
 
     problem: Problem
-    K_val: Tensor | None
+    K_val: CrossKernel | None
     score: Score | Literal["gcv"]
     unit: float
     ridges: list[float]
@@ -72,7 +71,7 @@ class _Search:
 def fit_path(
     K: Array | KernelOperator,
     Y: Array,
-    K_val: Array | None,
+    K_val: Array | CrossKernel | None,
     score: Score | Literal["gcv"],
     *,
     solver: SolverKind = "auto",
@@ -101,7 +100,7 @@ def fit_path(
     unit = ridge_unit(operator, ridge_scale, spectrum.lambda_max)
     search = _Search(
         problem=Problem(operator, targets, spectrum, tol),
-        K_val=None if K_val is None else as_tensor(K_val),
+        K_val=None if K_val is None else as_cross(K_val),
         score=score,
         unit=unit,
         ridges=_candidates(operator, ridges, unit, spectrum.lambda_max, choice.solver),
@@ -125,7 +124,7 @@ def _path_choice(
     solver: SolverKind,
     operator: KernelOperator,
     Y: Tensor,
-    K_val: Array | None,
+    K_val: Array | CrossKernel | None,
     score: Score | Literal["gcv"],
     dynamics: Dynamics | None,
 ) -> Choice:
@@ -180,11 +179,11 @@ def _spectral(
         systems = iter([(0, system)])
     else:
         systems = growing_systems(problem.operator, problem.Y)
-    probe = train_probe(problem.operator) if search.K_val is None else cross_probe(search.K_val)
+    rows = None if search.K_val is None else CrossRows(search.K_val)
     path = spectral_path(
         systems,
-        probe,
-        _system_judge(search, problem),
+        train_probe(problem.operator) if rows is None else cross_probe(rows),
+        _system_judge(search, problem, rows),
         search.ridges,
         unit=search.unit,
         tol=problem.tol,
@@ -194,12 +193,12 @@ def _spectral(
     return _spectral_result(search, problem, choice, path)
 
 
-def _system_judge(search: _Search, problem: Problem) -> SystemJudge:
+def _system_judge(search: _Search, problem: Problem, rows: CrossRows | None) -> SystemJudge:
     if not callable(search.score):
         return gcv_judge(problem.spectrum, problem.operator.n)
-    if search.K_val is None:
+    if rows is None:
         return leave_one_out_judge(problem.Y, search.score)
-    return validation_judge(search.K_val, search.score)
+    return validation_judge(rows, search.score)
 
 
 def _spectral_result(
@@ -268,7 +267,7 @@ def _judge(search: _Search) -> Judge:
         if K_val is None:
             L = cholesky_factor(problem.operator, ridge)
             return score(problem.Y - leave_one_out_residuals(L, alpha))
-        return score(product(K_val, alpha))
+        return score(K_val.matvec(alpha))
 
     return judge
 

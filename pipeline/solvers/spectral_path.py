@@ -10,11 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from pipeline.solvers.agreement import Filters, ProbedSystem, agreeing
-from pipeline.solvers.eigensystem import CrossRows, Eigensystem
+from pipeline.solvers.agreement import Filters, Probe, ProbedSystem, agreeing
+from pipeline.solvers.eigensystem import Eigensystem
 from pipeline.solvers.filters import ridge_filter
 from pipeline.solvers.grid import refined
 from pipeline.solvers.judge import Scorer, SystemJudge
@@ -87,7 +85,7 @@ class SpectralPath:
 
 def spectral_path(
     systems: Iterable[tuple[int, Eigensystem]],
-    probe: Float[Tensor, "d n"],
+    probe: Probe,
     judge: SystemJudge,
     ridges: Sequence[float],
     *,
@@ -115,18 +113,17 @@ def ridge_filters(ridges: Sequence[float]) -> Filters:
 
 def _settled(
     systems: Iterable[tuple[int, Eigensystem]],
-    probe: Float[Tensor, "d n"],
+    probe: Probe,
     judge: SystemJudge,
     ridges: Sequence[float],
     tol: float,
     request: PlaneRequest | None,
 ) -> tuple[Stage, Scored]:
     """The first system on which the selection stands, or the last there is."""
-    rows = CrossRows(probe)
     found: tuple[Stage, Scored] | None = None
     for steps, system in systems:
         previous, before = (found[0].current, found[1]) if found else (None, None)
-        current = ProbedSystem(system, rows.on(system))
+        current = ProbedSystem(system, probe(system))
         stage = Stage(steps, previous, current, judge(system), tol)
         scored = stage.score(ridges)
         found = (stage, scored)

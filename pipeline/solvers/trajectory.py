@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.solvers.agreement import ProbedSystem, agreeing, train_probe
-from pipeline.solvers.eigensystem import CrossRows, Eigensystem, filtered_chunks
+from pipeline.solvers.cross import CrossKernel, as_cross
+from pipeline.solvers.eigensystem import Eigensystem, filtered_chunks
 from pipeline.solvers.eigh import eigh_system
 from pipeline.solvers.filters import Dynamics
 from pipeline.solvers.lanczos import growing_systems
@@ -25,7 +26,6 @@ from pipeline.solvers.operator import (
     KernelOperator,
     as_columns,
     as_operator,
-    product,
 )
 from pipeline.solvers.plane import PlaneRequest
 from pipeline.solvers.refusal import check_kernel, check_targets
@@ -55,7 +55,7 @@ class SpectralTrajectory:
         place = list(self.iterations).index(iteration)
         return self.system.dual_weights(self.filters[place][:, None])
 
-    def predictions(self, K_cross: Float[Tensor, "m n"]) -> Iterator[Float[Tensor, "m k"]]:
+    def predictions(self, K_cross: Array | CrossKernel) -> Iterator[Float[Tensor, "m k"]]:
         """K_cross α_t at every recorded iteration, in order."""
         projected = self.system.project(K_cross)
         for chunk in filtered_chunks(projected, self.filters, self.system.coordinates):
@@ -76,10 +76,10 @@ class RecordedTrajectory:
         """α at a recorded iteration."""
         return self.recorded[iteration]
 
-    def predictions(self, K_cross: Float[Tensor, "m n"]) -> Iterator[Float[Tensor, "m k"]]:
+    def predictions(self, K_cross: Array | CrossKernel) -> Iterator[Float[Tensor, "m k"]]:
         """K_cross α_t at every recorded iteration, in order: one pass over K_cross."""
-        together = product(K_cross, torch.cat([self.recorded[t] for t in self.iterations], dim=1))
-        yield from together.chunk(len(self.iterations), dim=1)
+        together = torch.cat([self.recorded[t] for t in self.iterations], dim=1)
+        yield from as_cross(K_cross).matvec(together).chunk(len(self.iterations), dim=1)
 
 
 Trajectory = SpectralTrajectory | RecordedTrajectory
@@ -133,10 +133,10 @@ def _spectral(
     systems = (
         iter([(0, eigh_system(operator, Y))]) if solver == "eigh" else growing_systems(operator, Y)
     )
-    rows = CrossRows(train_probe(operator))
+    probe = train_probe(operator)
     previous = None
     for _, system in systems:
-        current = ProbedSystem(system, rows.on(system))
+        current = ProbedSystem(system, probe(system))
         if bool(agreeing(previous, current, filters, tol).all()):
             return SpectralTrajectory(
                 iterations=request.iterations,

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.artefact import digest, read_json, write_json
-from pipeline.solvers.agreement import Filters, ProbedSystem, agreeing, cross_probe
+from pipeline.solvers.agreement import Filters, Probe, ProbedSystem, agreeing, cross_probe
 from pipeline.solvers.auto import EIGH_ROWS
 from pipeline.solvers.eigensystem import CrossRows, Eigensystem, filtered_chunks
 from pipeline.solvers.eigh import eigh_system
@@ -70,7 +69,7 @@ def _draw(job: Job, method: str, folder: Path) -> Mapping[str, Any]:
         request = PlaneRequest("nesterov", times, largest)
         filters, name = request.filters([record["selected"]["ridge"] * unit]), "curve"
         axis = {"iterations": times}
-    probe = cross_probe(as_rows(blocks.cross(job.config.selection)))
+    probe = cross_probe(CrossRows(as_rows(blocks.cross(job.config.selection))))
     system = _system(operator, targets, probe, filters)
     splits = {
         split: _scores(job, blocks, system, filters, targets, split) for split in job.evaluated
@@ -80,14 +79,14 @@ def _draw(job: Job, method: str, folder: Path) -> Mapping[str, Any]:
 
 
 def _system(
-    operator: DenseKernel, targets: CenteredTargets, probe: Tensor, filters: Filters
+    operator: DenseKernel, targets: CenteredTargets, probe: Probe, filters: Filters
 ) -> Eigensystem:
     """The smallest eigensystem whose predictions along the curve no longer change."""
     if operator.n <= EIGH_ROWS["cpu"]:
         return eigh_system(operator, targets.matrix)
-    previous, probe_rows = None, CrossRows(probe)
+    previous = None
     for _, system in growing_systems(operator, targets.matrix):
-        current = ProbedSystem(system, probe_rows.on(system))
+        current = ProbedSystem(system, probe(system))
         if bool(agreeing(previous, current, filters, TOL).all()):
             break
         previous = current

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from pipeline.solvers import operator as operators
+from pipeline.solvers.feature_kernel import FeatureKernel
 from pipeline.solvers.operator import (
     DenseKernel,
-    FeatureKernel,
     KernelOperator,
     as_operator,
     product,

@@ -3,8 +3,9 @@ from entk_problem import entk_spectrum
 from reference import kernel_with_spectrum
 
 from pipeline.solvers.eigensystem import ritz_system
+from pipeline.solvers.feature_kernel import FeatureKernel
 from pipeline.solvers.krylov import KrylovBasis
-from pipeline.solvers.operator import DenseKernel, FeatureKernel
+from pipeline.solvers.operator import DenseKernel
 from pipeline.solvers.preconditioner import deflation_from, leading_pairs, nystrom
 
 

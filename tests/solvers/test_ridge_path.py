@@ -4,8 +4,8 @@ import torch
 from entk_problem import make_problem
 from reference import dense_ridge, iterate_descent, iterate_nesterov
 
+from pipeline.solvers.feature_kernel import FeatureKernel
 from pipeline.solvers.grid import coarse, refined
-from pipeline.solvers.operator import FeatureKernel
 from pipeline.solvers.refusal import RidgeBelowRoundingError
 from pipeline.solvers.ridge_path import fit_path
 from pipeline.solvers.select import Grade

@@ -3,7 +3,8 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.solvers.auto import choose_solver
-from pipeline.solvers.operator import DenseKernel, FeatureKernel
+from pipeline.solvers.feature_kernel import FeatureKernel
+from pipeline.solvers.operator import DenseKernel
 from pipeline.solvers.options import SolverOptions
 from pipeline.types import InputError
 

@@ -1,0 +1,144 @@
+"""K = ΦΦᵀ from features, never formed: panel by panel of their columns, Φᵀu and then Φ(Φᵀu).
+
+Each worker holds some rows of Φ. A product sends p×k numbers around, the all-reduced Φᵀu; a panel's
+share of it is gone before the next panel is read, so that each panel is read once a product.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.solvers.group import Alone, Group, heights_of
+from pipeline.solvers.operator import Array, as_tensor, float64_tiles, product
+
+PANEL_COLUMNS = 8192
+"""Columns at a time of features in memory."""
+
+
+class Panels(Protocol):
+    """Features by column panels, read anew at every pass."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows h and columns p."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the panels lie."""
+        ...
+
+    def __iter__(self) -> Iterator[Float[Tensor, "h w"]]:
+        """All columns in order, float32 or float64; a panel is valid until the next one."""
+        ...
+
+
+class FeatureKernel:
+    """``scale`` · ΦΦᵀ, of which this worker holds the rows ``parts[group.rank]`` of Φ."""
+
+    def __init__(
+        self,
+        phi: Array | Panels,
+        parts: Sequence[slice] = (),
+        group: Group | None = None,
+        *,
+        scale: float = 1.0,
+    ) -> None:
+        self.panels = as_panels(phi)
+        self.group = group or Alone()
+        held = self.panels.shape[0]
+        self._heights = heights_of(parts) if parts else [held]
+        self.rows = parts[self.group.rank] if parts else slice(0, held)
+        self.n = sum(self._heights)
+        self.device = self.panels.device
+        self.scale = scale
+        # The product is formed in float64: the rounding of ΦΦᵀ, not of Φ, counts.
+        self.error = float(torch.finfo(torch.float64).eps)
+        self.products = 0
+        self.sent = 0
+
+    def matvec(self, V: Float[Tensor, "h k"]) -> Float[Tensor, "h k"]:
+        """Φ(ΦᵀV) for the own rows, in float64, in one pass over the features."""
+        self.products += V.shape[1]
+        before = self.group.sent
+        out = V.new_zeros(V.shape)
+        for panel in self.panels:
+            out += product(panel, self.group.sum(transposed_product(panel, V)))
+        self.sent += self.group.sent - before
+        return self.scale * out
+
+    def inner(self, U: Float[Tensor, "h a"], V: Float[Tensor, "h b"]) -> Float[Tensor, "a b"]:
+        """UᵀV over all rows, in float64."""
+        return self.group.sum(U.T @ V)
+
+    def diagonal(self) -> Float[Tensor, " h"]:
+        """Squared norms of the own feature rows, float64: one pass over them."""
+        norms = torch.zeros(self.panels.shape[0], dtype=torch.float64, device=self.device)
+        for panel in self.panels:
+            for rows, tile in float64_tiles(panel):
+                norms[rows] += tile.square().sum(dim=1)
+        return self.scale * norms
+
+    def gather(self, V: Float[Tensor, "h k"]) -> Float[Tensor, "n k"]:
+        """V of all workers."""
+        return self.group.gather(V, self._heights)
+
+
+class FeatureCross:
+    """Other rows' kernel with the training rows, ``scale`` · Φ′Φᵀ, never formed.
+
+    ``panels`` hold the own training rows, ``held`` of them, above the own share of the other rows.
+    """
+
+    def __init__(
+        self,
+        panels: Panels,
+        held: int,
+        parts: Sequence[slice],
+        group: Group | None = None,
+        *,
+        scale: float = 1.0,
+    ) -> None:
+        self.panels = panels
+        self.group = group or Alone()
+        self.m = parts[-1].stop
+        self._held = held
+        self._heights = heights_of(parts)
+        self._scale = scale
+
+    def matvec(self, V: Float[Tensor, "h k"]) -> Float[Tensor, "m k"]:
+        """Φ′(ΦᵀV) of all other rows, on every worker, in float64."""
+        own = V.new_zeros((self._heights[self.group.rank], V.shape[1]))
+        for panel in self.panels:
+            theta = self.group.sum(transposed_product(panel[: self._held], V))
+            own += product(panel[self._held :], theta)
+        return self.group.gather(self._scale * own, self._heights)
+
+
+class ColumnPanels:
+    """Features in memory as panels."""
+
+    def __init__(self, phi: Float[Tensor, "h p"], width: int = PANEL_COLUMNS) -> None:
+        self._phi = phi
+        self._width = width
+        self.shape = (phi.shape[0], phi.shape[1])
+        self.device = phi.device
+
+    def __iter__(self) -> Iterator[Float[Tensor, "h w"]]:
+        return iter(self._phi.split(self._width, dim=1))
+
+
+def as_panels(phi: Array | Panels) -> Panels:
+    """The panels themselves, or an array made into them."""
+    return ColumnPanels(as_tensor(phi)) if isinstance(phi, Array) else phi
+
+
+def transposed_product(M: Float[Tensor, "h w"], V: Float[Tensor, "h k"]) -> Float[Tensor, "w k"]:
+    """MᵀV in float64 by row tiles."""
+    out = V.new_zeros((M.shape[1], V.shape[1]))
+    for rows, tile in float64_tiles(M):
+        out.addmm_(tile.T, V[rows])
+    return out
