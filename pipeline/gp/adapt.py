@@ -61,7 +61,7 @@ def adapt(
     """
     targets = _checked(tasks)
     found = [linearization(task.inputs) for task in tasks]
-    residuals = [residuals_of(rows, Y) for rows, Y in zip(found, targets, strict=True)]
+    residuals = [residuals_of(rows.offsets, Y) for rows, Y in zip(found, targets, strict=True)]
     if hyperparameters is None:
         evidences = [
             Evidence.of_rows(each.rows, r) for each, r in zip(found, residuals, strict=True)

@@ -24,8 +24,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.jacobian.extractor import FeatureExtractor
+from pipeline.jacobian.fallback import run_model
+from pipeline.jacobian.operators import JacobianOperator
 from pipeline.jacobian.outputs import Output, scalars
-from pipeline.types import InputError, Inputs, batch_size, slice_inputs
+from pipeline.types import InputError, Inputs, batch_size, move_inputs, slice_inputs
 
 Mean = Literal["zero", "linearized", "network"]
 """The mean function μ."""
@@ -108,6 +110,37 @@ class Linearization:
         ]
         rows = torch.cat([part.rows for part in parts])
         return LinearRows(rows, torch.cat([part.offsets for part in parts]))
+
+    def operator(self, inputs: Inputs) -> JacobianOperator:
+        """J by its products, never formed; of all parameters only."""
+        if self.sketch is not None:
+            raise InputError(
+                "products with J take all parameters of the network, and a sketch is given. Drop "
+                "the sketch, or use explicit features."
+            )
+        return JacobianOperator(
+            self.model, self._moved(inputs), output=self.output, seed=self.seed, batch=self.batch
+        )
+
+    def offsets(self, inputs: Inputs) -> Float[Tensor, "n c"]:
+        """μ without forming J, for networks without a sketch."""
+        J = self.operator(inputs)
+        q = J.shape[0] // batch_size(inputs)
+        if self.mean == "zero":
+            return torch.zeros(batch_size(inputs), q, dtype=torch.float64, device=self.device)
+        parts = [
+            slice_inputs(inputs, slice(start, start + self.batch))
+            for start in range(0, batch_size(inputs), self.batch)
+        ]
+        with torch.no_grad():
+            f0 = torch.cat([run_model(self.model, self._moved(part)) for part in parts]).double()
+        values = scalars(f0, self.output, self.seed)
+        if self._kept is None:
+            return values
+        return values - J.matmul(self._kept.to(J.device, J.dtype)).double().reshape(values.shape)
+
+    def _moved(self, inputs: Inputs) -> Inputs:
+        return move_inputs(inputs, self.device, self._extract.precision.input_dtype)
 
     def _of_batch(self, inputs: Inputs) -> LinearRows:
         found = self._extract(inputs)

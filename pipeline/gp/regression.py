@@ -1,5 +1,6 @@
 """A Gaussian process of a linearized network on one task: predictions with uncertainty."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -8,13 +9,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.gp.condition import Posterior, Space, condition
+from pipeline.gp.implicit import (
+    ImplicitFunctionSpace,
+    ImplicitOptions,
+    ImplicitParameterSpace,
+    ImplicitPosterior,
+    NotConvergedError,
+    implicit_function_space,
+    implicit_parameter_space,
+    more_data,
+)
 from pipeline.gp.linearization import Linearization, LinearRows
 from pipeline.gp.predictive import Predictive
-from pipeline.types import InputError, Inputs, batch_size
-
-
-class NotConvergedError(InputError):
-    """Variances asked of a fit that did not converge."""
+from pipeline.types import InputError, Inputs, batch_size, slice_inputs
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class LinearizedGP:
     """The posterior on one task; make it with :meth:`of`, or with :func:`pipeline.gp.adapt`."""
 
     linearization: Linearization
-    posterior: Posterior
+    posterior: Posterior | ImplicitFunctionSpace | ImplicitParameterSpace
     noise: float
     """σ² of an observation."""
     targets: int
@@ -30,6 +37,8 @@ class LinearizedGP:
     converged: bool = True
     """Whether the hyperparameters were found, where they were sought."""
     name: str = ""
+    inputs: Inputs | None = None
+    """What J is evaluated on again, where it is known by products only."""
 
     @classmethod
     def of(
@@ -41,23 +50,46 @@ class LinearizedGP:
         outputscale: float,
         noise: float,
         space: Space = "auto",
+        implicit: ImplicitOptions | None = None,
     ) -> Self:
-        """The posterior given one task's data, with hyperparameters as they are given."""
+        """The posterior given one task's data, with hyperparameters as they are given.
+
+        With ``implicit`` no features are made: products with J take their place, in function space
+        unless ``space`` is ``"parameter"``.
+        """
         Y = checked_targets(targets, batch_size(inputs))
-        found = linearization(inputs)
-        posterior = condition(found.rows, residuals_of(found, Y), outputscale, noise, space=space)
-        return cls(linearization, posterior, noise, Y.shape[1])
+        if implicit is None:
+            found = linearization(inputs)
+            residuals = residuals_of(found.offsets, Y)
+            posterior: Posterior = condition(found.rows, residuals, outputscale, noise, space=space)
+            return cls(linearization, posterior, noise, Y.shape[1])
+        make = implicit_parameter_space if space == "parameter" else implicit_function_space
+        residuals = residuals_of(linearization.offsets(inputs), Y)
+        J = linearization.operator(inputs)
+        solved = make(J, residuals, outputscale, noise, implicit)
+        return cls(linearization, solved, noise, Y.shape[1], inputs=inputs)
 
     def add(self, inputs: Inputs, targets: Float[Tensor, "m *k"]) -> Self:
-        """The posterior given more data, by a block update; this one stays as it is."""
+        """The posterior given more data, by a block update; this one stays as it is.
+
+        Without features the solve is repeated, from the solution so far.
+        """
         Y = checked_targets(targets, batch_size(inputs))
         if Y.shape[1] != self.targets:
             raise InputError(
                 f"the targets so far have {self.targets} columns, the new ones {Y.shape[1]}."
             )
+        if isinstance(self.posterior, ImplicitFunctionSpace | ImplicitParameterSpace):
+            assert self.inputs is not None
+            everything = _joined(self.inputs, inputs)
+            new = residuals_of(self.linearization.offsets(inputs), Y)
+            residuals = torch.cat([self.posterior.residuals, new])
+            J = self.linearization.operator(everything)
+            solved = more_data(self.posterior, J, residuals)
+            return replace(self, posterior=solved, inputs=everything)
         found = self.linearization(inputs)
-        extended = self.posterior.extended(found.rows, residuals_of(found, Y), self.noise)
-        return replace(self, posterior=extended)
+        residuals = residuals_of(found.offsets, Y)
+        return replace(self, posterior=self.posterior.extended(found.rows, residuals, self.noise))
 
     def predict(
         self,
@@ -69,7 +101,8 @@ class LinearizedGP:
     ) -> Predictive:
         """f at new inputs: means, variances, and the covariance between them when asked for.
 
-        Raises :class:`NotConvergedError` for the variances of a fit that did not converge, unless
+        Features are made and dropped batch by batch, unless a covariance needs them all. Raises
+        :class:`NotConvergedError` for the variances of a fit that did not converge, unless
         allowed. Without ``variance`` the variances are zero.
         """
         if (variance or covariance) and not (self.converged or allow_unconverged):
@@ -77,9 +110,16 @@ class LinearizedGP:
                 "the hyperparameters did not converge, so variances mean nothing yet. Fit again "
                 "with more iterations, or predict with allow_unconverged=True."
             )
-        return self.predict_rows(
-            self.linearization(inputs), variance=variance, covariance=covariance
-        )
+        gp = self._trusting() if allow_unconverged else self
+        size = batch_size(inputs) if covariance else self.linearization.batch
+        parts = [
+            gp.predict_rows(self.linearization(batch), variance=variance, covariance=covariance)
+            for batch in _batches(inputs, max(size, 1))
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        means, variances = ([getattr(p, name) for p in parts] for name in ("mean", "variance"))
+        return Predictive(torch.cat(means), torch.cat(variances), self.noise)
 
     def predict_rows(
         self, found: LinearRows, *, variance: bool = True, covariance: bool = False
@@ -97,6 +137,26 @@ class LinearizedGP:
         spread = flat.clamp(min=0).reshape(n, -1).expand(n, self.targets)
         return Predictive(mean, spread, self.noise, joint)
 
+    def _trusting(self) -> Self:
+        """The same, with variances of unconverged solves allowed."""
+        if not isinstance(self.posterior, ImplicitPosterior):
+            return self
+        options = replace(self.posterior.options, allow_unconverged=True)
+        return replace(self, posterior=replace(self.posterior, options=options))
+
+
+def _batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
+    for start in range(0, max(batch_size(inputs), 1), size):
+        yield slice_inputs(inputs, slice(start, start + size))
+
+
+def _joined(first: Inputs, second: Inputs) -> Inputs:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.cat([first, second])
+    assert not isinstance(first, Tensor)
+    assert not isinstance(second, Tensor)
+    return {name: torch.cat([tensor, second[name]]) for name, tensor in first.items()}
+
 
 def checked_targets(targets: Tensor, n: int) -> Float[Tensor, "n k"]:
     """Targets in float64 as columns; refused unless finite and one a sample."""
@@ -110,17 +170,17 @@ def checked_targets(targets: Tensor, n: int) -> Float[Tensor, "n k"]:
     return Y
 
 
-def residuals_of(found: LinearRows, Y: Float[Tensor, "n k"]) -> Float[Tensor, "n*q c"]:
+def residuals_of(offsets: Float[Tensor, "n q"], Y: Float[Tensor, "n k"]) -> Float[Tensor, "n*q c"]:
     """y − μ as the rows have it: one column for all outputs, or one a target of a shared row."""
-    n, q = found.offsets.shape
+    n, q = offsets.shape
     if q > 1 and Y.shape[1] != q:
         raise InputError(
             f"the network has {q} outputs and the targets {Y.shape[1]} columns. Linearize a "
             "scalar output (output=0) to share one kernel between any number of targets."
         )
-    if Y.shape[1] != q and bool(found.offsets.any()):
+    if Y.shape[1] != q and bool(offsets.any()):
         raise InputError(
             f"a mean function of one output cannot serve {Y.shape[1]} targets. Use mean='zero'."
         )
-    residuals = Y.to(found.offsets.device) - found.offsets
+    residuals = Y.to(offsets.device) - offsets
     return residuals.reshape(n * q, -1)
