@@ -28,7 +28,7 @@ from pipeline.gram import gram
 from pipeline.jacobian import FeatureExtractor
 from pipeline.metrics import fit_temperature
 from pipeline.models.head import with_head
-from pipeline.models.network import as_network
+from pipeline.models.network import as_network, check_forward
 from pipeline.sketch import make_sketch
 from pipeline.solvers.cholesky import cholesky_factor, leave_one_out_residuals
 from pipeline.solvers.operator import DenseKernel
@@ -36,7 +36,7 @@ from pipeline.solvers.path_result import PathResult
 from pipeline.solvers.ridge_path import fit_path
 from pipeline.solvers.select import Score, accuracy, squared_error
 from pipeline.solvers.targets import CenteredTargets, centered_targets, class_targets
-from pipeline.types import InputError, Inputs, batch_size, slice_inputs
+from pipeline.types import InputError, Inputs, batch_size, move_inputs, slice_inputs
 
 MEMORY_SHARE = 0.8
 """Of the available memory that features and kernel may take."""
@@ -76,6 +76,8 @@ class _Entk(BaseEstimator):
             raise InputError(f"X has {n} samples and y has {len(targets.matrix)}.")
         module = copy.deepcopy(self.model)
         network = with_head(as_network(module), self.head, outputs=1, seed=self.seed)
+        first = move_inputs(slice_inputs(inputs, slice(0, 2)), torch.device("cpu"), torch.float32)
+        check_forward(network, first, pooled=False)
         sketch = make_sketch(self.sketch, network.module, self.sketch_size, self.seed)
         refuse_memory(n, sketch.size)
         self.n_parameters_ = sketch.size

@@ -13,7 +13,7 @@ Dimension legend of shape annotations (jaxtyping):
 | ``r`` | ridges of a path |
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -41,6 +41,26 @@ class MissingExtraError(InputError, ImportError):
             f"{needed_for} needs {library}, which is not installed. "
             f"Install it with: pip install 'entk-pipeline[{extra}]'"
         )
+
+
+def logits_of(result: object) -> torch.Tensor:
+    """The tensor in a network's result: itself, its ``logits``, or the first of a tuple."""
+    if isinstance(result, torch.Tensor):
+        return result
+    logits = getattr(result, "logits", None)
+    if isinstance(logits, torch.Tensor):
+        return logits
+    if isinstance(result, (tuple, list)) and result and isinstance(result[0], torch.Tensor):
+        return result[0]
+    raise InputError(
+        f"the network returns a {type(result).__name__}; expected a tensor of logits (n, k), or an "
+        "object with .logits. Wrap the network to return its logits."
+    )
+
+
+def run_model(model: Callable[..., object], inputs: Inputs) -> torch.Tensor:
+    """A network's logits on one batch."""
+    return logits_of(model(inputs) if isinstance(inputs, torch.Tensor) else model(**inputs))
 
 
 def batch_size(inputs: Inputs) -> int:

@@ -100,3 +100,49 @@ def test_mistakes_are_named():
         EntkClassifier(network(), sketch_size=10).fit(X, np.zeros(12))
     with pytest.raises(InputError, match="parameters are asked for"):
         EntkClassifier(network(), sketch_size=10**6).fit(X, y)
+
+
+class Mixing(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - x.mean(0, keepdim=True)
+
+
+class Noisy(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(x, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("position", "layer", "message"),
+    [
+        (4, torch.nn.Softmax(1), "raw logits"),
+        (2, torch.nn.BatchNorm1d(12, track_running_stats=False), "2 is a BatchNorm1d"),
+        (2, Mixing(), "2 mixes the samples"),
+        (2, Noisy(), "2 gives another output when it runs again"),
+    ],
+)
+def test_networks_without_a_gradient_for_every_sample_are_refused_by_name(position, layer, message):
+    X, y = samples(30)
+    layers = list(network())
+    layers.insert(position, layer)
+    with pytest.raises(InputError, match=message):
+        EntkClassifier(torch.nn.Sequential(*layers)).fit(X, y)
+
+
+def test_dropout_and_batch_norm_of_a_network_in_training_mode_are_switched_off():
+    X, y = samples(30)
+    layers = list(network())
+    layers[2:2] = [torch.nn.BatchNorm1d(12), torch.nn.Dropout(0.5)]
+    module = torch.nn.Sequential(*layers).train()
+    machine = EntkClassifier(module).fit(X, y)
+    np.testing.assert_array_equal(machine.predict(X), machine.predict(X))
+    assert module.training
+
+
+def test_inputs_in_float64_are_computed_in_float32():
+    X, y = samples(30)
+    scores = [
+        EntkClassifier(network(), ridge=1e-2).fit(x, y).decision_function(x)
+        for x in (torch.from_numpy(X), torch.from_numpy(X).double())
+    ]
+    np.testing.assert_array_equal(*scores)

@@ -27,7 +27,7 @@ from pipeline.baselines.augment import (
     epoch_order,
     sample_keys,
 )
-from pipeline.types import InputError
+from pipeline.types import InputError, run_model
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def predict(
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             batch = torch.stack(list(images.load(rows[start : start + batch_size])))
-            outputs.append(module(batch.to(device)).double().cpu())
+            outputs.append(run_model(module, batch.to(device)).double().cpu())
     return torch.cat(outputs).numpy()
 
 
@@ -172,7 +172,9 @@ def _train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = cosine(recipe.learning_rate, step, steps)
             with _autocast(recipe.precision, device):
-                loss = functional.cross_entropy(module(images.to(device)).float(), labels)
+                loss = functional.cross_entropy(
+                    run_model(module, images.to(device)).float(), labels
+                )
             value = loss.item()
             if not math.isfinite(value):
                 progress.diverged = f"the loss became {value} in epoch {progress.epoch + 1}"

@@ -1,5 +1,6 @@
 """Networks whose samples' gradients depend on each other are refused, by the module's name."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,8 +8,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from pipeline.jacobian.fallback import run_model
-from pipeline.types import InputError, Inputs, slice_inputs
+from pipeline.types import InputError, Inputs, run_model, slice_inputs
+
+
+class NonFiniteSamplesError(InputError):
+    """Features of some samples of a batch are NaN or infinite."""
+
+    def __init__(self, samples: Sequence[int], count: int) -> None:
+        self.samples = tuple(samples)
+        """Their positions in the batch."""
+        listed = ", ".join(map(str, self.samples[:8])) + (", …" if len(self.samples) > 8 else "")
+        super().__init__(
+            f"the features of sample {listed} of this batch of {count} hold NaN or infinity. Look "
+            "at these inputs; if they are sound, compute in float32."
+        )
 
 
 def refuse_training_mode(model: nn.Module) -> None:

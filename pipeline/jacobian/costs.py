@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.jacobian.fallback import run_model
-from pipeline.types import Inputs, batch_size
+from pipeline.types import Inputs, batch_size, run_model
 
 PASSES = 3
 """Forward, backward to the inputs, and products for the parameters: the training step's count."""

@@ -11,15 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.jacobian.checks import refuse_batch_dependence, refuse_training_mode
+from pipeline.jacobian.checks import (
+    NonFiniteSamplesError,
+    refuse_batch_dependence,
+    refuse_training_mode,
+)
 from pipeline.jacobian.columns import Columns
-from pipeline.jacobian.fallback import fallback_gradients, run_model
+from pipeline.jacobian.fallback import fallback_gradients
 from pipeline.jacobian.outputs import Output, scalars, warn_of_collapse
 from pipeline.jacobian.passes import Passes, frozen
 from pipeline.jacobian.plan import make_plan
 from pipeline.jacobian.precision import Precision
 from pipeline.jacobian.probe import learn, two_samples
-from pipeline.types import InputError, Inputs, move_inputs, slice_inputs
+from pipeline.types import InputError, Inputs, move_inputs, run_model, slice_inputs
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,10 @@ class FeatureExtractor:
         return self._passes.learnt.fallback
 
     def __call__(self, inputs: Inputs) -> Features:
-        """Features of one batch. Raises :class:`InputError` naming samples that are not finite."""
+        """Features of one batch.
+
+        Raises :class:`NonFiniteSamplesError` with the positions of samples that are not finite.
+        """
         refuse_training_mode(self.model)
         inputs = move_inputs(inputs, self.device, self.precision.input_dtype)
         with frozen(self.model), torch.enable_grad(), self.precision.active():
@@ -122,19 +129,15 @@ class FeatureExtractor:
                     each.add(piece, piece.keep.select(gradient.to(self.precision.dtype)))
 
     def _refuse_nonfinite(self, phi: Tensor, inputs: Inputs) -> None:
-        """Raise :class:`InputError` naming the samples with NaN or infinite features."""
+        """Raise :class:`NonFiniteSamplesError` for samples with NaN or infinite features."""
         # One sum tells of any NaN or infinity; it may overflow by itself, hence the second look.
         if bool(torch.isfinite(phi.sum())):
             return
         suspects = torch.nonzero(~torch.isfinite(phi).flatten(1).all(1))[:, 0].tolist()
         # A NaN reaches its neighbour in a buffer that they share: only alone each tells the truth.
         bad = [i for i in suspects if len(suspects) == 1 or not self._is_finite_alone(inputs, i)]
-        if bad:
-            raise InputError(
-                f"the features of sample {', '.join(map(str, bad[:8]))} of this batch of "
-                f"{len(phi)} hold NaN or infinity. Look at these inputs; if they are sound, "
-                "compute in float32."
-            )
+        if suspects:
+            raise NonFiniteSamplesError(bad or suspects, len(phi))
 
     def _is_finite_alone(self, inputs: Inputs, number: int) -> bool:
         alone = slice_inputs(inputs, slice(number, number + 1))

@@ -6,18 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pipeline.jacobian.outputs import logits_of
-from pipeline.types import Inputs, batch_size, slice_inputs
+from pipeline.types import Inputs, batch_size, logits_of, run_model, slice_inputs
 
 logger = logging.getLogger(__name__)
 
 Scalars = Callable[[Tensor], Tensor]
 """From logits (n, …) to the differentiated scalars (n, q)."""
-
-
-def run_model(model: nn.Module, inputs: Inputs) -> Tensor:
-    """The logits of a batch."""
-    return logits_of(model(inputs) if isinstance(inputs, Tensor) else model(**inputs))
 
 
 def fallback_gradients(

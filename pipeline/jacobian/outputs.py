@@ -20,21 +20,6 @@ COLLAPSE = 0.1
 """‖Σ v_j‖ / √k under this share of the head rows' mean norm is reported as a collapse."""
 
 
-def logits_of(result: object) -> Tensor:
-    """The tensor in a network's result: itself, its ``logits``, or the first of a tuple."""
-    if isinstance(result, Tensor):
-        return result
-    logits = getattr(result, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    if isinstance(result, (tuple, list)) and result and isinstance(result[0], Tensor):
-        return result[0]
-    raise InputError(
-        f"the network returns a {type(result).__name__}; expected a tensor of logits (n, k), or an "
-        "object with .logits. Wrap the network to return its logits."
-    )
-
-
 def scalars(logits: Float[Tensor, "n *k"], output: Output, seed: int = 0) -> Float[Tensor, "n q"]:
     """What is differentiated: (n, 1), or (n, k) for ``"all"``."""
     if callable(output):

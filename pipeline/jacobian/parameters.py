@@ -10,10 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.jacobian.checks import refuse_batch_dependence, refuse_training_mode
 from pipeline.jacobian.fallback import Scalars
-from pipeline.jacobian.outputs import logits_of, scalars
+from pipeline.jacobian.outputs import scalars
 from pipeline.jacobian.precision import Precision
 from pipeline.jacobian.probe import two_samples
-from pipeline.types import InputError, Inputs, batch_size, slice_inputs
+from pipeline.types import InputError, Inputs, batch_size, logits_of, slice_inputs
 
 Tree = dict[str, Tensor]
 """Values by parameter name: (*shape), or (m, *shape) for m vectors."""

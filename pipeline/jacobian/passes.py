@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from pipeline.jacobian.call import OverwrittenError
 from pipeline.jacobian.columns import Columns
-from pipeline.jacobian.fallback import Scalars, run_model
+from pipeline.jacobian.fallback import Scalars
 from pipeline.jacobian.folding import FoldBrokenError, FoldedPass, Pair, PairFinder
 from pipeline.jacobian.interception import Put, UseInterceptor
 from pipeline.jacobian.modules import module_uses
 from pipeline.jacobian.plan import Piece, Plan
-from pipeline.types import Inputs, batch_size
+from pipeline.types import Inputs, batch_size, run_model
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from pipeline.jacobian.fallback import Scalars, gradients_of, requiring_grad, run_model
+from pipeline.jacobian.fallback import Scalars, gradients_of, requiring_grad
 from pipeline.jacobian.passes import Outcome, Passes, Pieces
 from pipeline.jacobian.plan import Piece
-from pipeline.types import InputError, Inputs
+from pipeline.types import InputError, Inputs, run_model
 
 logger = logging.getLogger(__name__)
 

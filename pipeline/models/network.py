@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.models.weights import refuse_nonfinite
-from pipeline.types import InputError, Inputs
+from pipeline.types import InputError, Inputs, run_model
 
 
 @dataclass(frozen=True)
@@ -139,36 +139,54 @@ def copied(network: Network) -> Network:
     return with_module(network, copy.deepcopy(network.module))
 
 
-def check_forward(network: Network, inputs: Inputs) -> None:
+def check_forward(network: Network, inputs: Inputs, *, pooled: bool = True) -> None:
     """Raise :class:`InputError` unless the head's output on ``inputs`` is the network's own.
 
     A softmax after the head, a head used twice, or a linear layer that is not the last would give
-    penultimate activations that do not belong to the logits.
+    penultimate activations that do not belong to the logits. Without ``pooled`` the head may see
+    every position (n, t, h), if the network returns one of them.
     """
-    calls: list[tuple[torch.Size, torch.Tensor]] = []
+    shape, result, logits = _run_with_head(network, inputs)
+    if len(shape) != 2 and pooled:
+        raise InputError(
+            f"the head {network.head!r} was given {tuple(shape)}, expected penultimate activations "
+            "(n, h). Pool the positions before it."
+        )
+    rows = result.flatten(1, -2) if len(shape) > 2 else result.unsqueeze(1)
+    returned = logits.unsqueeze(1)
+    if logits.ndim != 2 or returned.shape[::2] != rows.shape[::2]:
+        found = f"returns {tuple(logits.shape)}"
+    elif bool(((rows == returned) | (rows.isnan() & returned.isnan())).all(2).any(1).all()):
+        return
+    else:
+        found = "returns other numbers"
+    raise InputError(
+        f"the network's output is not that of its head {network.head!r}, {tuple(result.shape)}: it "
+        f"{found}. It must return the raw logits (n, k), with nothing after the head."
+    )
+
+
+def _run_with_head(network: Network, inputs: Inputs) -> tuple[torch.Size, Tensor, Tensor]:
+    """Shape of what the head was given, what it returned, and what the network returned."""
+    calls: list[tuple[torch.Size, Tensor]] = []
     handle = network.head_module.register_forward_hook(
-        lambda _, arguments, result: calls.append((arguments[0].shape, result))
+        lambda _, arguments, result: calls.append((arguments[0].shape, result.clone()))
     )
     try:
         with torch.no_grad():
-            if isinstance(inputs, torch.Tensor):
-                logits = network.module(inputs)
-            else:
-                logits = network.module(**inputs)
+            logits = run_model(network.module, inputs)
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise InputError(f"the network does not run on {_described(inputs)}: {error}") from error
     finally:
         handle.remove()
     if len(calls) != 1:
         raise InputError(
             f"the head {network.head!r} ran {len(calls)} times in one forward pass, expected once."
         )
-    shape, result = calls[0]
-    if len(shape) != 2:
-        raise InputError(
-            f"the head {network.head!r} was given {tuple(shape)}, expected penultimate activations "
-            "(n, h). Pool the positions before it."
-        )
-    if not isinstance(logits, torch.Tensor) or not torch.equal(logits, result):
-        raise InputError(
-            f"the network's output is not that of its head {network.head!r}. It must return the "
-            "raw logits (n, k), with nothing after the head."
-        )
+    return *calls[0], logits
+
+
+def _described(inputs: Inputs) -> str:
+    if isinstance(inputs, Tensor):
+        return f"a batch {tuple(inputs.shape)}"
+    return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items())

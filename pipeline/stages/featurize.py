@@ -14,11 +14,12 @@ from pipeline.artefact import ForeignArtefactError
 from pipeline.data.preprocess import Preprocess, PreprocessOptions, load_batch
 from pipeline.data.split import Split
 from pipeline.distributed.worker import peak_resident_bytes
-from pipeline.jacobian import FeatureExtractor, Features
+from pipeline.jacobian import FeatureExtractor, Features, NonFiniteSamplesError
 from pipeline.log import BlockDone
 from pipeline.registry import build_network
 from pipeline.sketch.make import build_sketch
 from pipeline.store import FeatureStore
+from pipeline.store.precision import NonFiniteFeatureError
 from pipeline.types import InputError
 
 STAGE = "features"
@@ -123,10 +124,15 @@ def _named(extract: FeatureExtractor, inputs: Tensor, rows: Split) -> Features:
     """Features of one batch; what the engine refuses is told with the samples' names."""
     try:
         return extract(inputs)
+    except NonFiniteSamplesError as error:
+        names = ", ".join(rows.subset(list(error.samples)).ids)
+        raise NonFiniteFeatureError(
+            f"the features of {names} (split {rows.name}) hold NaN or infinity. Look at these "
+            "samples; if they are sound, set features.compute_dtype: float32."
+        ) from None
     except InputError as error:
-        names = rows.ids
-        listed = ", ".join(names[:3]) + (f", … {names[-1]}" if len(names) > 3 else "")
-        raise InputError(f"{error} The batch, in order: {listed} of split {rows.name}.") from None
+        names = ", ".join(rows.ids[:3]) + (f", … {rows.ids[-1]}" if len(rows) > 3 else "")
+        raise InputError(f"{error} The batch, in order: {names} of split {rows.name}.") from None
 
 
 def concatenated(batches: list[Features]) -> Features:

@@ -5,6 +5,7 @@ from rich.table import Table
 from pipeline.data.preprocess import Preprocess, load_batch
 from pipeline.distributed.cluster import cluster_address, cluster_resources
 from pipeline.jacobian.costs import sample_costs
+from pipeline.models.network import check_forward
 from pipeline.planner import JobFacts, Machine, Plan, read_machine
 from pipeline.planner import make_plan as planned
 from pipeline.planner.describe import ROAD_COLUMNS, plan_rows, road_rows
@@ -43,10 +44,11 @@ def machine_of(config: RunConfig) -> Machine:
 
 
 def job_facts(job: Job, instrument: Instrument) -> JobFacts:
-    """The counts that bytes and FLOPs follow from; one image is decoded and run forward."""
+    """The counts that bytes and FLOPs follow from; two images are decoded and run forward."""
     config, network = job.config, instrument.network
-    sample = load_batch(job.split("train"), slice(0, 1), Preprocess(config.benchmark.preprocess))
-    costs = sample_costs(network.module, sample)
+    samples = load_batch(job.split("train"), slice(0, 2), Preprocess(config.benchmark.preprocess))
+    check_forward(network, samples)
+    costs = sample_costs(network.module, samples)
     labels = job.split("train").labels
     return JobFacts(
         splits={name: len(job.split(name)) for name in job.featurized},
@@ -58,7 +60,7 @@ def job_facts(job: Job, instrument: Instrument) -> JobFacts:
         dtype=config.features.dtype,
         flops_per_sample=costs.flops,
         bytes_per_sample=costs.bytes,
-        input_bytes=sample.numel() * sample.element_size(),
+        input_bytes=samples[0].numel() * samples.element_size(),
         refit=config.selection if config.refit else None,
         prefixes=len(config.kernel.sizes),
         stored_bytes=_stored(job, instrument),

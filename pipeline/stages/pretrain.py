@@ -14,7 +14,7 @@ from pipeline.models.head import with_head
 from pipeline.registry import RunConfig, build_backbone
 from pipeline.stages.job import Job, stage_provenance
 from pipeline.stages.stage import run_stage
-from pipeline.types import InputError
+from pipeline.types import InputError, run_model
 
 WEIGHTS = "weights.safetensors"
 
@@ -79,7 +79,7 @@ def train(
     for _ in range(epochs):
         correct = 0
         for rows in torch.randperm(len(inputs), generator=order).split(batch_size):
-            logits = module(inputs[rows])
+            logits = run_model(module, inputs[rows])
             loss = nn.functional.cross_entropy(logits, labels[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

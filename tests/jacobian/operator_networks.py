@@ -1,5 +1,7 @@
 """Networks of different making, with inputs, that operators are compared on; float64."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -51,18 +53,36 @@ class InPlaceResidual(nn.Module):
         return self.head(y.tanh_().mean((2, 3)))
 
 
-class Branching(nn.Module):
-    """Looks at the values it computes, which ``vmap`` cannot follow."""
+class Squared(torch.autograd.Function):
+    """x², without a rule for batches of tangents: ``vmap`` refuses it."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x * x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * grad
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * tangent
+
+
+class Unmapped(nn.Module):
+    """Uses a function that ``vmap`` cannot follow."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body, self.head = nn.Linear(3, 4), nn.Linear(4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.body(x)
-        if float(hidden.detach().abs().sum()) > 0:
-            hidden = torch.tanh(hidden)
-        return self.head(hidden)
+        return self.head(Squared.apply(self.body(x)))
 
 
 def made(name: str, n: int) -> tuple[nn.Module, Inputs, int]:
@@ -78,10 +98,10 @@ def made(name: str, n: int) -> tuple[nn.Module, Inputs, int]:
     if name == "residual":
         x = torch.randn(n, 2, 5, 6, dtype=torch.float64)
         return InPlaceResidual().double().eval(), x, 3
-    if name == "branching":
-        return Branching().double().eval(), torch.randn(n, 3, dtype=torch.float64), 1
+    if name == "unmapped":
+        return Unmapped().double().eval(), torch.randn(n, 3, dtype=torch.float64), 1
     mlp = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
     return mlp.double(), torch.randn(n, 3, dtype=torch.float64), 2
 
 
-NAMES = ("mlp", "tied", "attention", "residual", "branching")
+NAMES = ("mlp", "tied", "attention", "residual", "unmapped")

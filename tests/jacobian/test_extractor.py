@@ -8,7 +8,7 @@ from jacobian_helpers import Indices, kept_share, relative_error
 from reference import autograd_jacobian
 from torch import Tensor, nn
 
-from pipeline.jacobian import FeatureExtractor, jacobian_features
+from pipeline.jacobian import FeatureExtractor, NonFiniteSamplesError, jacobian_features
 from pipeline.types import InputError
 
 
@@ -209,8 +209,9 @@ def test_non_finite_samples_are_named(convnet: nn.Module, images: Tensor, value:
     extract = FeatureExtractor(convnet, kept_share(convnet, 0.1))
     extract(images)
     images[1, 0, 3, 4] = value
-    with pytest.raises(InputError, match="sample 1 of this batch of 3"):
+    with pytest.raises(NonFiniteSamplesError, match="sample 1 of this batch of 3") as refused:
         extract(images)
+    assert refused.value.samples == (1,)
 
 
 def test_unused_and_frozen_parameters_give_zero_columns_and_values() -> None:

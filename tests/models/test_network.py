@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -114,6 +116,33 @@ class Keyword(nn.Module):
         return self.fc(values)
 
 
+class Answering(nn.Module):
+    """Scores every position, and returns what ``answer`` makes of the scores."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.fc, self.answer = nn.Linear(3, 2), answer
+
+    def forward(self, x):
+        return self.answer(self.fc(x))
+
+
+def test_logits_may_lie_in_an_object_or_a_tuple():
+    for answer in (lambda y: (y, None), lambda y: SimpleNamespace(logits=y)):
+        check_forward(as_network(Answering(answer)), torch.ones(2, 3))
+
+
+def test_scores_of_one_position_pass_where_pooling_is_not_asked_for():
+    network = as_network(Answering(lambda y: y[:, -1]))
+    check_forward(network, torch.randn(2, 4, 3), pooled=False)
+    with pytest.raises(InputError, match="Pool the positions"):
+        check_forward(network, torch.randn(2, 4, 3))
+
+
+def test_scores_that_are_not_finite_are_not_taken_for_other_numbers():
+    check_forward(as_network(two_layers()), torch.full((1, 3), torch.nan))
+
+
 def test_a_network_whose_output_is_its_heads_passes_the_check():
     check_forward(as_network(two_layers()), torch.ones(2, 3))
     check_forward(as_network(Keyword()), {"values": torch.ones(2, 3)})
@@ -125,6 +154,11 @@ def test_a_network_whose_output_is_its_heads_passes_the_check():
         (nn.Sequential(nn.Linear(3, 2), nn.Softmax(dim=1)), torch.ones(2, 3), "raw logits"),
         (Twice(), torch.ones(2, 3), "ran 2 times"),
         (Unpooled(), torch.ones(2, 4, 3), r"given \(2, 4, 3\)"),
+        (Answering(lambda y: {"scores": y}), torch.ones(2, 3), "returns a dict; expected"),
+        (Answering(lambda y: y.sum(1)), torch.ones(2, 3), r"\(2, 2\): it returns \(2,\)"),
+        (Answering(lambda y: 2 * y), torch.ones(2, 3), "it returns other numbers"),
+        (two_layers(), torch.ones(2, 4), r"does not run on a batch \(2, 4\): mat1 and mat2"),
+        (Keyword(), {"x": torch.ones(2, 3)}, r"does not run on x \(2, 3\): .*'x'"),
     ],
 )
 def test_a_head_that_is_not_the_end_is_refused(module, inputs, message):
