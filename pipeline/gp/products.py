@@ -40,6 +40,10 @@ class ProductKernel:
         """UᵀV in float64."""
         return U.T @ V
 
+    def gather(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """V itself."""
+        return V
+
     def diagonal(self) -> Float[Tensor, " n"]:
         """Refused: products do not tell it."""
         raise InputError("a kernel known by its products has no diagonal at hand.")

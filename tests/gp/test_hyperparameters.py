@@ -5,7 +5,7 @@ from dense_gp import log_evidence
 
 from pipeline.gp.evidence import Evidence
 from pipeline.gp.hyperparameters import fit_hyperparameters
-from pipeline.solvers.operator import FeatureKernel
+from pipeline.solvers.feature_kernel import FeatureKernel
 from pipeline.types import InputError
 
 
