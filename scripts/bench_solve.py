@@ -1,10 +1,10 @@
 """The ridge path beside its yardsticks: scikit-learn over the ridges, one eigendecomposition.
 
-    python scripts/bench_solve.py [--kernel K.npy --val K_val.npy --labels y.npy --val-labels y.npy]
-                                  [--n 4000] [--device cpu|cuda] [--quick]
+    python scripts/bench_solve.py [--run runs/cifar100_superclasses] [--n 4000]
+                                  [--device cpu|cuda] [--quick] [--out FILE]
 
 Ours is 40 ridges × 24 stopping times of Nesterov's method from one block Krylov basis, scored on
-validation rows. Without ``--kernel`` K has the spectrum measured on a ResNet-20 (CIFAR-10). All
+validation rows. Without ``--run`` K has the spectrum measured on a ResNet-20 (CIFAR-10). All
 contenders run in turn in one process, warm; the last line is JSON with medians and ratios.
 Then conjugate gradients at ridge 1e-6 λ_max: target by target, in blocks, and deflated.
 """
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from pipeline.solvers.solution import Solution
 from pipeline.solvers.solve import default_deflation
 from pipeline.solvers.spectrum import spectrum_of
 from pipeline.solvers.targets import class_targets
+from pipeline.store import FeatureStore
 
 MEASURED_SPECTRUM = {1: 1.0, 2: 0.12, 11: 0.027, 101: 2.4e-3, 1001: 2.2e-4, 4000: 1.9e-5}
 """λᵢ/λ₁ of the eNTK of a ResNet-20 on 4,000 CIFAR-10 images."""
@@ -50,14 +52,20 @@ class Problem:
 
 def main() -> None:
     arguments = parsed()
-    problem = loaded(arguments) if arguments.kernel else synthetic(arguments)
+    problem = loaded(arguments) if arguments.run else synthetic(arguments)
     figures = path_figures(problem, arguments)
     figures |= deflation_figures(problem, arguments)
     for name, value in figures.items():
         print(f"{name:>34}: {value:.4g}")
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
     n, k = problem.Y.shape
-    print(json.dumps({"bench": "solve", "device": device, "n": n, "k": k, **figures}))
+    source = "synthetic" if arguments.run is None else arguments.run.name
+    facts = {"bench": "solve", "device": device, "kernel": source, "n": n, "k": k}
+    threads = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    line = json.dumps({**facts, **threads, **figures})
+    if arguments.out:
+        arguments.out.write_text(line + "\n")
+    print(line)
 
 
 def parsed() -> argparse.Namespace:
@@ -68,26 +76,24 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--m", type=int, default=2_000, help="validation rows")
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only-ours", action="store_true", help="leave the slow yardsticks out")
-    parser.add_argument("--kernel", help="K of the training rows, float32 .npy")
-    parser.add_argument("--val", help="K of validation against training rows")
-    parser.add_argument("--labels", help="labels of the training rows")
-    parser.add_argument("--val-labels", help="labels of the validation rows")
+    parser.add_argument(
+        "--leave-out", nargs="*", default=[], choices=["eigh", "sklearn"], help="slow yardsticks"
+    )
+    parser.add_argument("--run", type=Path, help="finished run whose kernel is taken")
+    parser.add_argument("--out", type=Path, help="file for the JSON as well")
     arguments = parser.parse_args()
-    if arguments.kernel and not (arguments.val and arguments.labels and arguments.val_labels):
-        parser.error("--kernel needs --val, --labels and --val-labels")
     if arguments.quick:
         arguments.n, arguments.m, arguments.repeats = 1_500, 500, 1
     return arguments
 
 
 def loaded(arguments: argparse.Namespace) -> Problem:
-    """The first n rows of a kernel on disk."""
+    """The first n rows of a finished run's kernel."""
     n = arguments.n
-    K = np.load(arguments.kernel, mmap_mode="r")[:n, :n]
-    K_val = np.load(arguments.val, mmap_mode="r")[:, :n]
-    labels, labels_val = np.load(arguments.labels)[:n], np.load(arguments.val_labels)
-    return prepared(np.array(K), np.array(K_val), labels, labels_val, arguments)
+    K, K_val = (np.load(arguments.run / f"kernel/{s}.npy", mmap_mode="r") for s in ("train", "val"))
+    stores = json.loads((arguments.run / "features.json").read_text())
+    labels, labels_val = (FeatureStore.open(stores[s]["store"]).labels() for s in ("train", "val"))
+    return prepared(np.array(K[:n, :n]), np.array(K_val[:, :n]), labels[:n], labels_val, arguments)
 
 
 def synthetic(arguments: argparse.Namespace) -> Problem:
@@ -172,10 +178,10 @@ def path_figures(problem: Problem, arguments: argparse.Namespace) -> dict[str, f
         "ours": partial(path, solver="lanczos", dynamics="nesterov"),
         "early_stopping_1000": partial(stopped, max_iterations=1000),
     }
-    if not arguments.only_ours:
+    if "eigh" not in arguments.leave_out:
         contenders["eigh"] = partial(path, solver="eigh", dynamics="nesterov")
-        if arguments.device == "cpu":
-            contenders["sklearn"] = partial(sklearn_path, problem)
+    if "sklearn" not in arguments.leave_out and arguments.device == "cpu":
+        contenders["sklearn"] = partial(sklearn_path, problem)
     if arguments.device == "cuda":
         ridge = 1e-6 * spectrum_of(DenseKernel(problem.K)).lambda_max
         contenders["cholesky"] = partial(cholesky, DenseKernel(problem.K), problem.Y, ridge)
