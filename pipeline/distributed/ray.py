@@ -13,12 +13,10 @@ from typing import Any, Self
 from pipeline.distributed.cluster import connect
 from pipeline.distributed.executor import MakeWorker, Outcome, RetryListener
 from pipeline.distributed.ray_run import RayRun
-from pipeline.distributed.ray_worker import BlockWorker
+from pipeline.distributed.ray_worker import BlockWorker, new_actor
 from pipeline.log import Listener
 
 logger = logging.getLogger(__name__)
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class RayExecutor:
@@ -116,17 +114,4 @@ class RayExecutor:
         self.close()
 
     def _new_actor(self, index: int) -> Any:
-        import ray
-
-        environment = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
-        if self._gpus_per_worker == 0:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        actor_class = ray.remote(BlockWorker).options(
-            num_cpus=self.threads,
-            num_gpus=self._gpus_per_worker,
-            max_restarts=0,
-            max_task_retries=0,
-            scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": environment},
-        )
-        return actor_class.remote(index, self.threads, self._log_folder)
+        return new_actor(BlockWorker, index, self.threads, self._gpus_per_worker, self._log_folder)

@@ -134,11 +134,11 @@ class RayRun:
         try:
             result = ray.get(ref)
         except ray.exceptions.RayActorError as error:
-            self._replace(call.worker, _said_shortly(error), on_done)
+            self._replace(call.worker, said_shortly(error), on_done)
             return
         except ray.exceptions.RayError as error:
             # Ray could not carry the call: arguments or result do not travel, node out of memory.
-            result = Failed(_said_shortly(error), str(error))
+            result = Failed(said_shortly(error), str(error))
         del self._calls[ref]
         if isinstance(result, Refused):
             raise result.error()
@@ -224,7 +224,7 @@ class RayRun:
         )
 
 
-def _said_shortly(error: BaseException) -> str:
+def said_shortly(error: BaseException) -> str:
     """What Ray's long messages say, without its own names for things, on one line."""
     lines = [line.strip() for line in str(error).splitlines()]
     telling = [line for line in lines if line and not line.startswith(RAYS_OWN_NAMES)]

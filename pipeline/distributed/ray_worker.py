@@ -1,4 +1,4 @@
-"""The actor that runs blocks, and how an error travels from it to the driver."""
+"""The actor that runs blocks, and how an error travels from an actor to the driver."""
 
 import logging
 import time
@@ -14,6 +14,8 @@ from pipeline.log import BlockDone
 from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Failed:
     traceback: str
 
 
-class BlockWorker:
-    """The actor's class: one process, its threads, its log file and the current block function."""
+class WorkerProcess:
+    """An actor's process: its threads and its log file."""
 
     def __init__(self, index: int, threads: int, log_folder: Path | None) -> None:
         self._for_life = ExitStack()
@@ -60,6 +62,13 @@ class BlockWorker:
         if log_folder is not None:
             logging.getLogger("pipeline").setLevel(logging.INFO)
         self._for_life.enter_context(log_file(log_folder, index))
+
+
+class BlockWorker(WorkerProcess):
+    """The actor's class that runs blocks, with the current block function."""
+
+    def __init__(self, index: int, threads: int, log_folder: Path | None) -> None:
+        super().__init__(index, threads, log_folder)
         self._block_function: BlockFunction | None = None
 
     def prepare(self, make_worker: MakeWorker, spec: Any) -> Refused | Failed | None:
@@ -68,9 +77,9 @@ class BlockWorker:
         try:
             self._block_function = make_worker(spec)
         except InputError as error:
-            return _refused(error)
+            return refused(error)
         except Exception as error:
-            return _failed(error, "the start of a worker")
+            return failed(error, "the start of a worker")
         return None
 
     def compute(self, block: int) -> Done | Refused | Failed:
@@ -80,9 +89,9 @@ class BlockWorker:
         try:
             event = self._block_function(block)
         except InputError as error:
-            return _refused(error)
+            return refused(error)
         except Exception as error:
-            return _failed(error, f"block {block}")
+            return failed(error, f"block {block}")
         return Done(event, time.perf_counter() - started)
 
     def release(self) -> None:
@@ -90,10 +99,32 @@ class BlockWorker:
         self._block_function = None
 
 
-def _refused(error: InputError) -> Refused:
+def new_actor(
+    kind: type[WorkerProcess], index: int, threads: int, gpus: float, log_folder: Path | None
+) -> Any:
+    """The handle of a new actor; the driver alone decides what happens when it dies."""
+    import ray
+
+    environment = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    if gpus == 0:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    actor_class = ray.remote(kind).options(
+        num_cpus=threads,
+        num_gpus=gpus,
+        max_restarts=0,
+        max_task_retries=0,
+        scheduling_strategy="SPREAD",
+        runtime_env={"env_vars": environment},
+    )
+    return actor_class.remote(index, threads, log_folder)
+
+
+def refused(error: InputError) -> Refused:
+    """A user's mistake as values."""
     return Refused(type(error), str(error), error.where)
 
 
-def _failed(error: Exception, what: str) -> Failed:
+def failed(error: Exception, what: str) -> Failed:
+    """Any other exception as values; the traceback goes to the worker's log."""
     logger.error("%s failed", what, exc_info=True)
     return Failed(summary(error), "".join(traceback.format_exception(error)))
