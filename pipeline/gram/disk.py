@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.artefact import digest, new_artefact, open_artefact, read_json, write_json
+from pipeline.artefact import digest, read_json, write_json
+from pipeline.gram.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.gram.finish import DIAGONAL, Form, apply_form, mirror_lower
 from pipeline.gram.memory import block_rows, gram_bytes
 from pipeline.gram.panels import PANEL_COLUMNS, check_sizes, column_ranges_of, weighted_panels
@@ -146,7 +147,7 @@ def _accumulate(
 ) -> None:
     """One pass for one block, from its checkpoint on; its rows are on disk afterwards."""
     sums = block.sums()
-    start = _load_checkpoint(work / "checkpoint", number, sums)
+    start = load_checkpoint(work / "checkpoint", number, sums)
     remaining = [columns for columns in ranges if columns.start >= start]
     p = ranges[-1].stop
     saved = time.monotonic()
@@ -156,26 +157,8 @@ def _accumulate(
         if q in edges:
             block.write(sums, work / str(q), p / q if prefixes else 1.0)
         if q < p and time.monotonic() - saved >= checkpoint_seconds:
-            _save_checkpoint(work / "checkpoint", number, q, sums)
+            save_checkpoint(work / "checkpoint", number, q, sums)
             saved = time.monotonic()
-
-
-def _save_checkpoint(folder: Path, number: int, columns: int, sums: Sequence[np.ndarray]) -> None:
-    with new_artefact(folder, {"block": number, "columns": columns}) as partial:
-        for i, values in enumerate(sums):
-            np.save(partial / f"{i}.npy", values)
-
-
-def _load_checkpoint(folder: Path, number: int, sums: Sequence[np.ndarray]) -> int:
-    """Columns that the checkpoint holds the sums of; 0 without one for this block."""
-    if not folder.is_dir():
-        return 0
-    facts = open_artefact(folder)
-    if facts["block"] != number:
-        return 0
-    for i, values in enumerate(sums):
-        values[...] = np.load(folder / f"{i}.npy", mmap_mode="r")
-    return int(facts["columns"])
 
 
 def _publish(source: Path, target: Path, names: Sequence[str], form: Form, whole: bool) -> None:

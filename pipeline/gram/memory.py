@@ -7,6 +7,9 @@ FLOAT32_BYTES = 4
 ALLOWANCE = 1.1
 """Kernel, panels and ten percent: reading, tiles and the libraries' own buffers."""
 
+CHUNK_ROWS = 1024
+"""Rows of other features that a worker's own are multiplied with at a time: full GEMM speed."""
+
 
 def gram_bytes(n: int, m: int = 0, *, p: int, panel_columns: int = PANEL_COLUMNS) -> int:
     """Peak bytes of :func:`gram_blocks` for ``n`` training rows and ``m`` others in all.
@@ -17,6 +20,16 @@ def gram_bytes(n: int, m: int = 0, *, p: int, panel_columns: int = PANEL_COLUMNS
     kernels = n * (n + m)
     panels = 2 * (n + m) * min(panel_columns, p)
     return int(ALLOWANCE * FLOAT32_BYTES * (kernels + panels))
+
+
+def shard_bytes(rows: int, n: int, m: int, *, p: int, panel_columns: int = PANEL_COLUMNS) -> int:
+    """Peak bytes of :func:`shard_to_disk` for a worker's ``rows`` of n training rows and m others.
+
+    The worker's share of the kernels, its own rows' panel and two panels of a chunk of rows.
+    """
+    width, chunk = min(panel_columns, p), min(CHUNK_ROWS, n + m)
+    kernels = rows * (n + m)
+    return int(ALLOWANCE * FLOAT32_BYTES * (kernels + (rows + 2 * chunk) * width))
 
 
 def prefix_bytes(n: int, m: int = 0) -> int:

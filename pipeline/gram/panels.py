@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from pipeline.gram.sources import StackedSource
 from pipeline.gram.weighting import Weighting
 from pipeline.types import InputError
+
+Part = TypeVar("Part")
+"""What is loaded at once: a range of columns, or of columns and rows."""
 
 PANEL_COLUMNS = 8192
 """Default panel width: one inner chunk of the feature store, wide enough for GEMM speed."""
@@ -42,9 +46,9 @@ def row_ranges(n: int, height: int) -> list[slice]:
 
 
 def read_ahead(
-    load: Callable[[slice, int], Tensor], ranges: Sequence[slice]
-) -> Iterator[tuple[slice, Tensor]]:
-    """Each range and what ``load(range, index)`` gives, the next loading while the caller works.
+    load: Callable[[Part, int], Tensor], ranges: Sequence[Part]
+) -> Iterator[tuple[Part, Tensor]]:
+    """Each part and what ``load(part, index)`` gives, the next loading while the caller works.
 
     A load may use the memory of the load before the last: a panel is valid until the next is taken.
     """

@@ -37,7 +37,10 @@ class Panels(Protocol):
 
 
 class FeatureKernel:
-    """``scale`` · ΦΦᵀ, of which this worker holds the rows ``parts[group.rank]`` of Φ."""
+    """K of the features ``scale`` · Φ, of which this worker holds the rows ``parts[group.rank]``.
+
+    ``scale`` is one factor, or one for each row held here (h, 1).
+    """
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class FeatureKernel:
         parts: Sequence[slice] = (),
         group: Group | None = None,
         *,
-        scale: float = 1.0,
+        scale: float | Float[Tensor, "h 1"] = 1.0,
     ) -> None:
         self.panels = as_panels(phi)
         self.group = group or Alone()
@@ -64,9 +67,9 @@ class FeatureKernel:
         """Φ(ΦᵀV) for the own rows, in float64, in one pass over the features."""
         self.products += V.shape[1]
         before = self.group.sent
-        out = V.new_zeros(V.shape)
+        scaled, out = self.scale * V, V.new_zeros(V.shape)
         for panel in self.panels:
-            out += product(panel, self.group.sum(transposed_product(panel, V)))
+            out += product(panel, self.group.sum(transposed_product(panel, scaled)))
         self.sent += self.group.sent - before
         return self.scale * out
 
@@ -76,11 +79,11 @@ class FeatureKernel:
 
     def diagonal(self) -> Float[Tensor, " h"]:
         """Squared norms of the own feature rows, float64: one pass over them."""
-        norms = torch.zeros(self.panels.shape[0], dtype=torch.float64, device=self.device)
+        norms = torch.zeros((self.panels.shape[0], 1), dtype=torch.float64, device=self.device)
         for panel in self.panels:
             for rows, tile in float64_tiles(panel):
-                norms[rows] += tile.square().sum(dim=1)
-        return self.scale * norms
+                norms[rows] += tile.square().sum(dim=1, keepdim=True)
+        return (self.scale * self.scale * norms)[:, 0]
 
     def gather(self, V: Float[Tensor, "h k"]) -> Float[Tensor, "n k"]:
         """V of all workers."""
@@ -88,9 +91,10 @@ class FeatureKernel:
 
 
 class FeatureCross:
-    """Other rows' kernel with the training rows, ``scale`` · Φ′Φᵀ, never formed.
+    """Other rows' kernel with the training rows, Φ′Φᵀ, never formed.
 
-    ``panels`` hold the own training rows, ``held`` of them, above the own share of the other rows.
+    ``panels`` hold the own training rows, ``held`` of them, above the own share of the other rows;
+    ``scale`` multiplies them, one factor or one for each row.
     """
 
     def __init__(
@@ -100,22 +104,23 @@ class FeatureCross:
         parts: Sequence[slice],
         group: Group | None = None,
         *,
-        scale: float = 1.0,
+        scale: float | Float[Tensor, "h 1"] = 1.0,
     ) -> None:
         self.panels = panels
         self.group = group or Alone()
         self.m = parts[-1].stop
         self._held = held
         self._heights = heights_of(parts)
-        self._scale = scale
+        self._scale = torch.as_tensor(scale, device=panels.device).expand(panels.shape[0], 1)
 
     def matvec(self, V: Float[Tensor, "h k"]) -> Float[Tensor, "m k"]:
         """Φ′(ΦᵀV) of all other rows, on every worker, in float64."""
+        scaled = self._scale[: self._held] * V
         own = V.new_zeros((self._heights[self.group.rank], V.shape[1]))
         for panel in self.panels:
-            theta = self.group.sum(transposed_product(panel[: self._held], V))
+            theta = self.group.sum(transposed_product(panel[: self._held], scaled))
             own += product(panel[self._held :], theta)
-        return self.group.gather(self._scale * own, self._heights)
+        return self.group.gather(self._scale[self._held :] * own, self._heights)
 
 
 class ColumnPanels:

@@ -8,6 +8,7 @@ all of them, so all take the same decisions. :class:`Alone` is the group of one 
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +18,8 @@ class Group(Protocol):
 
     rank: int
     size: int
+    device: torch.device
+    """Where this worker computes."""
     sent: int
     """Bytes that this worker has sent so far."""
 
@@ -34,6 +37,7 @@ class Alone:
 
     rank = 0
     size = 1
+    device = torch.device("cpu")
     sent = 0
 
     def gather(self, V: Float[Tensor, "n k"], heights: Sequence[int]) -> Float[Tensor, "n k"]:

@@ -42,6 +42,8 @@ class KernelOperator(Protocol):
     """Relative rounding error of K's entries: the machine epsilon of what K was computed in."""
     products: int
     """Products with one column so far."""
+    sent: int
+    """Bytes that this worker has sent to others for them."""
 
     def matvec(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """K V in float64, for the rows held here."""
@@ -83,6 +85,7 @@ class DenseKernel:
         # K in 16 bits is refused elsewhere; float32 is what the Gram stores.
         self.error = float(torch.finfo(self.K.dtype).eps)
         self.products = 0
+        self.sent = 0
 
     def matvec(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """K V in float64."""

@@ -16,6 +16,7 @@ class ThreadGroup:
         self.rank = rank
         self.size = len(board)
         self.sent = 0
+        self.device = torch.device("cpu")
         self._board = board
         self._barrier = barrier
 
