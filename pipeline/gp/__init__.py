@@ -15,11 +15,22 @@ from typing import TYPE_CHECKING, Any
 from pipeline.gp.adapt import Task, adapt
 from pipeline.gp.linearization import Linearization
 from pipeline.gp.regression import LinearizedGP
+from pipeline.jacobian import FisherOperator, JacobianOperator
 
 if TYPE_CHECKING:
     from pipeline.gp.kernel import EmpiricalNTK
+    from pipeline.gp.mean import LinearizationMean
 
-__all__ = ["EmpiricalNTK", "Linearization", "LinearizedGP", "Task", "adapt"]
+__all__ = [
+    "EmpiricalNTK",
+    "FisherOperator",
+    "JacobianOperator",
+    "Linearization",
+    "LinearizationMean",
+    "LinearizedGP",
+    "Task",
+    "adapt",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -28,4 +39,8 @@ def __getattr__(name: str) -> Any:
         from pipeline.gp.kernel import EmpiricalNTK
 
         return EmpiricalNTK
+    if name == "LinearizationMean":
+        from pipeline.gp.mean import LinearizationMean
+
+        return LinearizationMean
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,6 +31,8 @@ try:
         MatmulLinearOperator,
         RootLinearOperator,
     )
+
+    from pipeline.gp.jacobian_product import JacobianProduct
 except ImportError:
     raise MissingExtraError("gpytorch", "gp", "EmpiricalNTK") from None
 
@@ -47,6 +49,9 @@ class EmpiricalNTK(Kernel):
     ``MultitaskMultivariateNormal`` orders them. With a scalar output and ``tasks`` given, the
     kernel is k(x, x') ⊗ I: independent tasks that share the pseudo-NTK.
 
+    ``implicit`` never forms J: products with the kernel are forward and backward passes, for
+    GPyTorch's conjugate gradients, whose default tolerance is loose (``settings.cg_tolerance``).
+
     The kernel's own type (``dtype``) is what J is converted to; ``model.double()`` changes it.
     """
 
@@ -58,10 +63,14 @@ class EmpiricalNTK(Kernel):
         output: Output = "all",
         tasks: int | None = None,
         input_shape: Sequence[int] | None = None,
+        implicit: bool = False,
     ) -> None:
         super().__init__()
         if isinstance(source, nn.Module):
             source = Linearization(source, sketch, output=output)
+        if implicit and not isinstance(source, Linearization):
+            raise InputError("products without features need a network; got stored features.")
+        self.implicit = implicit
         self.source, self.tasks = source, tasks
         self.input_shape = None if input_shape is None else tuple(input_shape)
         self._cache = RowCache(source)
@@ -89,16 +98,32 @@ class EmpiricalNTK(Kernel):
         """The kernel between (…, n, d) and (…, m, d), as a product of its rows."""
         if last_dim_is_batch:
             raise InputError("a network's kernel has no form per input dimension.")
+        if self.implicit:
+            product = self._implicit(x1, x2)
+            return self._tasked(product.diagonal(dim1=-1, dim2=-2) if diag else product)
         left = self._rows(x1)
         right = left if x1 is x2 or torch.equal(x1, x2) else self._rows(x2)
-        if diag:
-            entries = (left * right).sum(-1)
-            return entries if self.tasks is None else entries.repeat_interleave(self.tasks, -1)
-        K = _product(left, right)
+        return self._tasked((left * right).sum(-1) if diag else _product(left, right))
+
+    def _tasked(self, K: Tensor | LinearOperator) -> Tensor | LinearOperator:
+        """K ⊗ I over independent tasks, or its diagonal."""
         if self.tasks is None:
             return K
+        if isinstance(K, Tensor):
+            return K.repeat_interleave(self.tasks, -1)
         ones = torch.ones(self.tasks, dtype=self.dtype, device=self.device)
         return KroneckerProductLinearOperator(K, DiagLinearOperator(ones))
+
+    def _implicit(self, x1: Tensor, x2: Tensor) -> LinearOperator:
+        assert isinstance(self.source, Linearization)
+        return JacobianProduct(
+            x1,
+            x2,
+            linearization=self.source,
+            per_sample=self._rows_per_sample(x1),
+            input_shape=self.input_shape,
+            entries=self.dtype,
+        )
 
     def _rows(self, x: Tensor) -> Tensor:
         """J of (…, n, d) as (…, n·q, p)."""
@@ -125,7 +150,12 @@ class EmpiricalNTK(Kernel):
 
     def __deepcopy__(self, memo: Any) -> "EmpiricalNTK":
         # Copies share the network and the rows made so far.
-        copied = EmpiricalNTK(self.source, tasks=self.tasks, input_shape=self.input_shape)
+        copied = EmpiricalNTK(
+            self.source,
+            tasks=self.tasks,
+            input_shape=self.input_shape,
+            implicit=self.implicit,
+        )
         copied._cache = self._cache
         return copied.to(self.reference)
 

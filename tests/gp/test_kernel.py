@@ -9,6 +9,7 @@ from gpytorch.likelihoods import GaussianLikelihood, MultitaskGaussianLikelihood
 
 from pipeline.gp import EmpiricalNTK
 from pipeline.gp.linearization import Linearization
+from pipeline.gp.mean import LinearizationMean
 from pipeline.sketch import make_sketch
 from pipeline.types import InputError
 
@@ -159,3 +160,70 @@ def test_a_network_in_training_mode_is_refused():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5), torch.nn.Linear(2, 1))
     with pytest.raises(InputError, match=r"eval\(\)"):
         EmpiricalNTK(model)
+
+
+@pytest.mark.parametrize("problem", ["single", "double"])
+def test_the_implicit_kernel_is_the_explicit_one(problem, request):
+    problem = request.getfixturevalue(problem)
+    explicit = EmpiricalNTK(problem.model)
+    implicit = EmpiricalNTK(problem.model, implicit=True)
+    x, x_test = problem.x, problem.x_test
+    close(implicit(x).to_dense(), explicit(x).to_dense())
+    close(implicit(x_test, x).to_dense(), explicit(x_test, x).to_dense())
+    close(implicit(x, diag=True), explicit(x, diag=True))
+    close(implicit(x).evaluate_kernel()[2, 3], explicit(x).evaluate_kernel()[2, 3])
+    rows = implicit(x).evaluate_kernel()[2:6, 4:]
+    close(rows.to_dense(), explicit(x).to_dense()[2:6, 4:])
+    v = torch.randn(len(explicit(x).to_dense()), 3, dtype=torch.float64)
+    close(implicit(x) @ v, explicit(x) @ v)
+    batch = torch.stack([x, x + 1])
+    close(implicit(batch).to_dense(), explicit(batch).to_dense())
+
+
+def test_gpytorch_conditions_on_products_alone(single):
+    gp = Single(single.x, single.y[:, 0], EmpiricalNTK(single.model, implicit=True)).eval()
+    with (
+        gpytorch.settings.max_cholesky_size(1),
+        gpytorch.settings.cg_tolerance(1e-5),
+        gpytorch.settings.max_preconditioner_size(0),
+    ):
+        found = gp(single.x_test)
+        mean, covariance = found.mean, found.covariance_matrix
+    J, J_test = single.jacobian(single.x), single.jacobian(single.x_test)
+    wanted, wanted_covariance = posterior(J, J_test, single.y, S, NOISE)
+    # Its conjugate gradients end at a residual of a few 1e-6 whatever is asked for.
+    close(mean, wanted[:, 0], 1e-4)
+    close(covariance, wanted_covariance, 1e-4)
+
+
+def test_the_outputscale_is_learned_from_products_alone(single):
+    gp = Single(single.x, single.y[:, 0], EmpiricalNTK(single.model, implicit=True))
+    explicit = Single(single.x, single.y[:, 0], EmpiricalNTK(single.model))
+    torch.manual_seed(0)
+    with (
+        gpytorch.settings.max_cholesky_size(1),
+        gpytorch.settings.cg_tolerance(1e-3),
+        gpytorch.settings.max_preconditioner_size(0),
+        gpytorch.settings.num_trace_samples(200),
+        gpytorch.settings.deterministic_probes(False),
+    ):
+        log_marginal(gp).backward()
+    log_marginal(explicit).backward()
+    found, wanted = (model.covar_module.raw_outputscale.grad for model in (gp, explicit))
+    close(found, wanted, 0.1)
+
+
+@pytest.mark.parametrize("mean", ["zero", "linearized", "network"])
+def test_the_mean_function_is_the_linearizations(double, mean):
+    linearization = Linearization(double.model, mean=mean)
+    offsets = linearization(double.x).offsets
+    close(LinearizationMean(linearization)(double.x), offsets)
+    close(linearization.offsets(double.x), offsets)
+
+
+def test_stored_features_have_no_implicit_form():
+    class Stored:
+        dtype, version = torch.float64, ()
+
+    with pytest.raises(InputError, match="need a network"):
+        EmpiricalNTK(Stored(), implicit=True)
