@@ -42,8 +42,6 @@ class KernelOperator(Protocol):
     """Relative rounding error of K's entries: the machine epsilon of what K was computed in."""
     products: int
     """Products with one column so far."""
-    sent: int
-    """Bytes that this worker has sent to others for them."""
 
     def matvec(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """K V in float64, for the rows held here."""
@@ -56,6 +54,13 @@ class KernelOperator(Protocol):
     def diagonal(self) -> Float[Tensor, " n"]:
         """The diagonal of K for the rows held here, float64."""
         ...
+
+
+class SharedKernel(KernelOperator, Protocol):
+    """A kernel whose rows may lie with several workers, for whoever collects their results."""
+
+    sent: int
+    """Bytes that this worker has sent to others for its products."""
 
     def gather(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """All rows of V, on every worker."""
