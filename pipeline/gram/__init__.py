@@ -16,7 +16,7 @@
 from pipeline.gram.blocks import gram_blocks, gram_prefixes
 from pipeline.gram.disk import gram_to_disk
 from pipeline.gram.feature_panels import FeaturePanels, resident
-from pipeline.gram.file_rows import FileRows
+from pipeline.gram.file_rows import FileRows, save_by_rows
 from pipeline.gram.finish import DIAGONAL
 from pipeline.gram.memory import gram_bytes, prefix_bytes, shard_bytes
 from pipeline.gram.panels import PANEL_COLUMNS
@@ -40,6 +40,7 @@ __all__ = [
     "gram_to_disk",
     "prefix_bytes",
     "resident",
+    "save_by_rows",
     "shard_bytes",
     "shard_to_disk",
 ]

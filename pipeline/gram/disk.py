@@ -171,7 +171,7 @@ def _publish(source: Path, target: Path, names: Sequence[str], form: Form, whole
     target.mkdir(parents=True, exist_ok=True)
     changed = form.center or form.normalize
     for file in source.glob("*.npy"):
-        _link_or_copy(file, target / file.name, copy=changed)
+        link_or_copy(file, target / file.name, copy=changed)
     if changed:
         files = {file.stem: np.load(file, mmap_mode="r+") for file in target.glob("*.npy")}
         blocks = {name: torch.from_numpy(values) for name, values in files.items()}
@@ -183,7 +183,8 @@ def _publish(source: Path, target: Path, names: Sequence[str], form: Form, whole
             values.flush()
 
 
-def _link_or_copy(source: Path, target: Path, *, copy: bool) -> None:
+def link_or_copy(source: Path, target: Path, *, copy: bool) -> None:
+    """Put a file that is written once into another folder, by a link where that is possible."""
     target.unlink(missing_ok=True)
     if not copy:
         try:

@@ -23,21 +23,32 @@ class FeaturePanels:
         device: torch.device | None = None,
         panel_columns: int = PANEL_COLUMNS,
     ) -> None:
+        # A worker may hold no row: it takes part in every panel's sum all the same.
         sources = [RowRange(source, rows) for source, rows in parts if rows.stop > rows.start]
-        self._stack = StackedSource(sources)
-        self._weightings = weightings_of(sources)
-        self._ranges = column_ranges_of(self._stack.shape[1], width=panel_columns)
-        self.shape = self._stack.shape
+        self._stack = StackedSource(sources) if sources else None
+        self._weightings = weightings_of(sources) if sources else []
+        p = parts[0][0].shape[1]
+        self._ranges = column_ranges_of(p, width=panel_columns)
+        self.shape = self._stack.shape if self._stack else (0, p)
         self.device = device or torch.device("cpu")
 
     @property
     def factors(self) -> Float[Tensor, "h 1"]:
         """What each row's features are multiplied with, float64."""
-        pairs = zip(self._weightings, self._stack.row_ranges, strict=True)
-        rows = [torch.full((r.stop - r.start, 1), w.factor, dtype=torch.float64) for w, r in pairs]
-        return torch.cat(rows).to(self.device)
+        factors = torch.empty((self.shape[0], 1), dtype=torch.float64, device=self.device)
+        for weights, rows in zip(self._weightings, self._row_ranges, strict=True):
+            factors[rows] = weights.factor
+        return factors
+
+    @property
+    def _row_ranges(self) -> list[slice]:
+        return self._stack.row_ranges if self._stack else []
 
     def __iter__(self) -> Iterator[Float[Tensor, "h w"]]:
+        if self._stack is None:
+            for columns in self._ranges:
+                yield torch.empty((0, columns.stop - columns.start), device=self.device)
+            return
         for _, panel in weighted_panels(self._stack, self._weightings, self._ranges):
             yield torch.from_numpy(panel).to(self.device)
 

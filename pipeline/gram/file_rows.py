@@ -1,6 +1,6 @@
 """A kernel in a file, multiplied tile by tile: what solvers see of K on disk."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import RawIOBase
 from pathlib import Path
 
@@ -51,6 +51,17 @@ class FileRows:
                 found = tile[: len(values)]
                 found.copy_(values[:, :n])
                 yield rows, found
+
+
+def save_by_rows(
+    path: Path, shape: tuple[int, int], rows_of: Callable[[slice], np.ndarray]
+) -> None:
+    """Write a float32 ``.npy`` matrix row by row, as :class:`FileRows` reads it, tile by tile."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for rows in row_ranges(shape[0], tile_rows(shape[1], FileRows.device)):
+            np.ascontiguousarray(rows_of(rows), dtype=np.float32).tofile(file)
 
 
 def len_of(rows: slice) -> int:

@@ -24,6 +24,7 @@ from pipeline.artefact import is_done, new_artefact
 from pipeline.gram.accumulate import add_product, new_block
 from pipeline.gram.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.gram.disk import CHECKPOINT_SECONDS
+from pipeline.gram.file_rows import save_by_rows
 from pipeline.gram.memory import CHUNK_ROWS
 from pipeline.gram.panels import (
     PANEL_COLUMNS,
@@ -83,7 +84,8 @@ def shard_to_disk(
     block *= factors[rows, None]
     block *= factors
     with new_artefact(target, provenance) as folder:
-        _save_by_rows(folder / "rows.npy", block[:, :training])
+        own = block[:, :training]
+        save_by_rows(folder / "rows.npy", (len(own), training), own.__getitem__)
         np.save(folder / "cross.npy", block[:, training:].T)
     shutil.rmtree(checkpoint, ignore_errors=True)
 
@@ -138,12 +140,3 @@ def _row_factors(stack: StackedSource) -> np.ndarray:
     return np.concatenate(
         [np.full(rows.stop - rows.start, w.factor, dtype=np.float32) for w, rows in weightings]
     )
-
-
-def _save_by_rows(path: Path, block: np.ndarray) -> None:
-    """Save a column-ordered block row by row, a chunk at a time."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": block.shape}
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for rows in row_ranges(len(block), CHUNK_ROWS):
-            np.ascontiguousarray(block[rows]).tofile(file)

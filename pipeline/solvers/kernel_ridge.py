@@ -24,7 +24,7 @@ from pipeline.solvers.refusal import check_kernel, check_ridge, check_targets
 from pipeline.solvers.ridge_scale import RidgeScale, ridge_unit
 from pipeline.solvers.solution import Solution
 from pipeline.solvers.solve import Problem, default_deflation, solve
-from pipeline.solvers.spectrum import spectrum_of
+from pipeline.solvers.spectrum import Spectrum, spectrum_of
 from pipeline.types import InputError
 
 
@@ -108,20 +108,17 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         certificates = []
         for ridge in np.unique(ridges).tolist():
             columns = torch.from_numpy(ridges == ridge).to(problem.Y.device)
-            part = Problem(problem.operator, problem.Y[:, columns], problem.spectrum, problem.tol)
-            solution = fit_ridge(part, ridge, choice.solver, seed=self.seed)
-            alpha[:, columns] = solution.dual_weights
-            certificates.append(
-                certify(
-                    part.operator,
-                    part.Y,
-                    ridge,
-                    solution,
-                    part.spectrum,
-                    solver=choice.solver,
-                    tol=self.tol,
-                )
+            solution, certificate = fit_point(
+                problem.operator,
+                problem.Y[:, columns],
+                ridge,
+                problem.spectrum,
+                solver=choice.solver,
+                tol=self.tol,
+                seed=self.seed,
             )
+            alpha[:, columns] = solution.dual_weights
+            certificates.append(certificate)
         return alpha, certificates
 
     def __sklearn_tags__(self) -> Any:
@@ -130,15 +127,22 @@ class KernelRidge(RegressorMixin, BaseEstimator):
         return tags
 
 
-def fit_ridge(problem: Problem, ridge: float, solver: str, *, seed: int = 0) -> Solution:
-    """One ridge, refused where K's rounding makes the answer noise."""
-    spectrum = problem.spectrum
+def fit_point(
+    operator: KernelOperator,
+    Y: Float[Tensor, "n k"],
+    ridge: float,
+    spectrum: Spectrum,
+    *,
+    solver: str,
+    tol: float,
+    seed: int = 0,
+) -> tuple[Solution, Certificate]:
+    """One ridge (absolute) with its certificate, refused where K's rounding makes it noise."""
     known = spectrum.lambda_min if spectrum.exact else None
-    check_ridge(problem.operator, ridge, spectrum.lambda_max, known)
-    if solver == "cg":
-        deflation = default_deflation(problem.operator, problem.Y.shape[1], seed)
-        problem = Problem(problem.operator, problem.Y, spectrum, problem.tol, deflation)
-    return solve(problem, ridge, solver)
+    check_ridge(operator, ridge, spectrum.lambda_max, known)
+    deflation = default_deflation(operator, Y.shape[1], seed) if solver == "cg" else None
+    solution = solve(Problem(operator, Y, spectrum, tol, deflation), ridge, solver)
+    return solution, certify(operator, Y, ridge, solution, spectrum, solver=solver, tol=tol)
 
 
 def _feature_weights(phi: Float[Tensor, "n p"], dual: Float[Tensor, "n k"]) -> Tensor:

@@ -28,6 +28,15 @@ class PathPoint:
 
 
 @dataclass(frozen=True)
+class StoppedFit:
+    """The plane's selected point: a ridge and a stopping time of the dynamics."""
+
+    dual_weights: Float[Tensor, "n k"]
+    certificate: Certificate
+    """Its residual is that of the ridge solution, which it was stopped short of."""
+
+
+@dataclass(frozen=True)
 class PathResult:
     """The selected ridge, its fit, and the path it was chosen from."""
 
@@ -42,6 +51,8 @@ class PathResult:
     """Every ridge that was tried, descending."""
     plane: StoppingPlane | None
     """Scores over ridges and stopping times, where they were asked for."""
+    stopped: StoppedFit | None
+    """The fit at the plane's selected point, where two basis sizes agreed there."""
     at_edge: bool
     """Whether the best score lies at the smallest or largest ridge tried."""
     solver: str

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.solvers.operator import DenseKernel, KernelOperator, tile_rows
+from pipeline.solvers.operator import DenseKernel, KernelOperator, float64_tiles, tile_rows
+from pipeline.solvers.row_kernel import RowKernel
 from pipeline.types import InputError
 
 INDEFINITE = 100
@@ -63,6 +64,24 @@ def check_kernel(K: Float[Tensor, "n n"]) -> None:
     _check_pairs(K, diagonal)
 
 
+def check_rows(operator: RowKernel) -> None:
+    """Refuse rows of a kernel that are not finite, or a diagonal entry below zero.
+
+    One pass. Symmetry would take the other workers' rows; what is missed shows as a negative Ritz
+    value later.
+    """
+    first = operator.rows.start
+    for rows, tile in float64_tiles(operator.K_rows):
+        _check_finite_tile(tile, first + rows.start)
+        diagonal = tile.diagonal(offset=first + rows.start)[: len(tile)]
+        if bool((diagonal < 0).any()):
+            i = int((diagonal < 0).nonzero()[0])
+            raise KernelError(
+                f"K is indefinite: its diagonal entry {first + rows.start + i} is "
+                f"{float(diagonal[i]):.6g}, below zero."
+            )
+
+
 def check_definite(
     operator: KernelOperator, eigenvalues: Float[Tensor, " s"], lowest: Float[Tensor, " n"]
 ) -> None:
@@ -116,13 +135,16 @@ def _has_factor(operator: KernelOperator, shift: float) -> bool:
 def _check_finite(K: Tensor) -> None:
     # One pass: a sum is finite only if every entry is (or two infinities of float64 overflow).
     for start in range(0, K.shape[0], step := tile_rows(K.shape[1], K.device)):
-        tile = K[start : start + step]
-        if not bool(torch.isfinite(tile).all()):
-            row, column = (int(i) for i in (~torch.isfinite(tile)).nonzero()[0])
-            raise KernelError(
-                f"K[{start + row}, {column}] is {float(tile[row, column])}: every entry must be "
-                f"finite. Look at the features of samples {start + row} and {column}."
-            )
+        _check_finite_tile(K[start : start + step], start)
+
+
+def _check_finite_tile(tile: Tensor, first: int) -> None:
+    if not bool(torch.isfinite(tile).all()):
+        row, column = (int(i) for i in (~torch.isfinite(tile)).nonzero()[0])
+        raise KernelError(
+            f"K[{first + row}, {column}] is {float(tile[row, column])}: every entry must be "
+            f"finite. Look at the features of samples {first + row} and {column}."
+        )
 
 
 def _check_pairs(K: Tensor, diagonal: Tensor) -> None:

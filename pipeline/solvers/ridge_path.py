@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from jaxtyping import Float
@@ -34,11 +34,12 @@ from pipeline.solvers.operator import (
     as_columns,
     as_operator,
 )
-from pipeline.solvers.path_result import Emit, PathPoint, PathResult
-from pipeline.solvers.plane import PlaneRequest, StoppingPlane
+from pipeline.solvers.path_result import Emit, PathPoint, PathResult, StoppedFit
+from pipeline.solvers.plane import PlaneRequest
 from pipeline.solvers.preconditioner import deflation_from
-from pipeline.solvers.refusal import check_kernel, check_ridge, check_targets
+from pipeline.solvers.refusal import check_kernel, check_ridge, check_rows, check_targets
 from pipeline.solvers.ridge_scale import RidgeScale, default_ridges, ridge_unit
+from pipeline.solvers.row_kernel import RowKernel
 from pipeline.solvers.select import Grade, Score, best_of
 from pipeline.solvers.solution import Solution
 from pipeline.solvers.solve import Problem, default_deflation
@@ -113,10 +114,12 @@ def fit_path(
 
 
 def checked_operator(K: Array | KernelOperator) -> KernelOperator:
-    """The operator of a kernel; a dense one is refused where it is no kernel."""
+    """The operator of a kernel; what can be seen of K is refused where it is no kernel."""
     operator = as_operator(K)
     if isinstance(operator, DenseKernel):
         check_kernel(operator.K)
+    elif isinstance(operator, RowKernel):
+        check_rows(operator)
     return operator
 
 
@@ -190,7 +193,8 @@ def _spectral(
         request=request,
         refinements=search.refinements,
     )
-    return _spectral_result(search, problem, choice, path)
+    stopped = None if request is None else _stopped(problem, request, path, search.unit)
+    return _spectral_result(search, problem, choice, path, stopped)
 
 
 def _system_judge(search: _Search, problem: Problem, rows: CrossRows | None) -> SystemJudge:
@@ -201,8 +205,35 @@ def _system_judge(search: _Search, problem: Problem, rows: CrossRows | None) -> 
     return validation_judge(rows, search.score)
 
 
+def _stopped(
+    problem: Problem, request: PlaneRequest, path: SpectralPath, unit: float
+) -> StoppedFit | None:
+    """The weights at the plane's selected point, on the basis that the path was found on."""
+    plane = path.plane
+    assert plane is not None, "there is a plane where one was asked for"
+    ridge, steps = plane.selected_ridge, plane.selected_iterations
+    if not plane.converged[plane.ridges.index(ridge)][plane.iterations.index(steps)]:
+        return None
+    point = replace(request, iterations=[steps]).filters([ridge * unit])
+    alpha = path.system.dual_weights(point(path.system.eigenvalues).T)
+    found = certify(
+        problem.operator,
+        problem.Y,
+        ridge * unit,
+        Solution(alpha, iterations=steps, converged=True),
+        problem.spectrum,
+        solver=plane.dynamics,
+        tol=problem.tol,
+    )
+    return StoppedFit(alpha, found)
+
+
 def _spectral_result(
-    search: _Search, problem: Problem, choice: Choice, path: SpectralPath
+    search: _Search,
+    problem: Problem,
+    choice: Choice,
+    path: SpectralPath,
+    stopped: StoppedFit | None,
 ) -> PathResult:
     scored, system = path.scored, path.system
     filters = ridge_filters(scored.ridges)(system.eigenvalues)
@@ -216,7 +247,11 @@ def _spectral_result(
         search.emit(point)
     ridge = scored.ridges[scored.selected()]
     solution = _polished(problem, ridge, system, path.steps)
-    return _result(problem, choice, points, scored.selected(), solution, path.plane)
+    return replace(
+        _result(problem, choice, points, scored.selected(), solution),
+        plane=path.plane,
+        stopped=stopped,
+    )
 
 
 def _polished(problem: Problem, ridge: float, system: Eigensystem, steps: int) -> Solution:
@@ -254,7 +289,7 @@ def _telescopic(search: _Search, choice: Choice, seed: int) -> PathResult:
         emit=lambda one: search.emit(point(one)),
     )
     points = [point(one) for one in tried]
-    return _result(problem, choice, points, selected, tried[selected].solution, None)
+    return _result(problem, choice, points, selected, tried[selected].solution)
 
 
 def _judge(search: _Search) -> Judge:
@@ -278,7 +313,6 @@ def _result(
     points: list[PathPoint],
     selected: int,
     solution: Solution,
-    plane: StoppingPlane | None,
 ) -> PathResult:
     chosen = points[selected]
     certificate = certify(
@@ -298,7 +332,8 @@ def _result(
         dual_weights=solution.dual_weights,
         certificate=certificate,
         points=points,
-        plane=plane,
+        plane=None,
+        stopped=None,
         at_edge=best_of([point.value for point in points]) in (0, len(points) - 1),
         solver=choice.solver,
         reason=choice.reason,

@@ -12,8 +12,9 @@ RidgeScale = Literal["trace", "lambda_max", "absolute"]
 
 GRID_SIZE = 40
 
-SMALLEST_SHARE = 1e-8
-"""Lower end of the default grid, relative to λ_max, where K's rounding would allow less."""
+SMALLEST_SHARE = 2.0**-23
+"""Lower end of the default grid, relative to λ_max, where K's rounding would allow less: what a
+float32 kernel allows, so that one that is never formed is searched at the same ridges."""
 
 
 def ridge_unit(operator: KernelOperator, scale: RidgeScale, lambda_max: float) -> float:

@@ -4,31 +4,36 @@ One eigensystem of the training kernel, exact or from a block Krylov basis grown
 agree, gives the predictions at every point of both curves.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from torch import Tensor
 
 from pipeline.artefact import digest, read_json, write_json
-from pipeline.solvers.agreement import Filters, Probe, ProbedSystem, agreeing, cross_probe
+from pipeline.solvers.agreement import Filters, ProbedSystem, agreeing, cross_probe
 from pipeline.solvers.auto import EIGH_ROWS
 from pipeline.solvers.eigensystem import CrossRows, Eigensystem, filtered_chunks
 from pipeline.solvers.eigh import eigh_system
 from pipeline.solvers.filters import log_spaced_iterations
 from pipeline.solvers.lanczos import growing_systems
-from pipeline.solvers.operator import DenseKernel
+from pipeline.solvers.operator import DenseKernel, SharedKernel
 from pipeline.solvers.plane import PlaneRequest
 from pipeline.solvers.ridge_scale import ridge_unit
-from pipeline.solvers.select import Score, accuracy, squared_error
 from pipeline.solvers.spectral_path import ridge_filters
 from pipeline.solvers.spectrum import spectrum_of
 from pipeline.solvers.targets import CenteredTargets
-from pipeline.stages.fit import CONVERGED, STOPPED, Fitted, as_rows, targets_of
+from pipeline.stages.fit import CONVERGED, STOPPED, Fitted, basis_fits, labelled, targets_of
 from pipeline.stages.job import Job, stage_provenance
-from pipeline.stages.kernel import KernelBlocks
+from pipeline.stages.road import KernelRoad
+from pipeline.stages.solve import Labelled, own_rows
 from pipeline.stages.stage import run_stage
+from pipeline.stages.views import KernelView
+
+logger = logging.getLogger(__name__)
 
 POINTS = 40
 """Points of the curve over iterations."""
@@ -37,80 +42,106 @@ TOL = 1e-3
 """Relative change of predictions between two basis sizes that a drawn curve may have."""
 
 
-def draw_curves(job: Job) -> None:
+@dataclass(frozen=True)
+class CurveTask:
+    """The points of both curves, and the splits to score there."""
+
+    targets: CenteredTargets
+    ridges: list[float]
+    """Ascending, in the config's unit."""
+    stopped_ridge: float
+    times: list[int]
+    ridge_scale: Any
+    splits: list[Labelled]
+    """The selection split first."""
+
+
+def draw_curves(job: Job, road: KernelRoad) -> None:
     """Make the curves of both machines unless they are there."""
-    for method in (CONVERGED, STOPPED):
+    if not basis_fits(job, road.plan):
+        logger.info("curves: left out, a Krylov basis does not fit into the memory allowed")
+        return
+
+    @cache
+    def drawn() -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = road.run(scored_curves, curve_task(job))
+        return found
+
+    for method, name in ((CONVERGED, "ridge_curve"), (STOPPED, "curve")):
         provenance = stage_provenance(
             "curves",
             fit=digest(read_json(job.folder.fit(method) / "provenance.json")),
             labels=job.labels_digest(*job.evaluated),
         )
 
-        def make(folder: Path, method: str = method) -> Mapping[str, Any]:
-            return _draw(job, method, folder)
+        def make(folder: Path, name: str = name) -> Mapping[str, Any]:
+            write_json(folder / "curves.json", {name: drawn()[name]})
+            return road.take_work()
 
         run_stage(job.folder, f"curves {method}", job.folder.curves(method), provenance, make)
 
 
-def _draw(job: Job, method: str, folder: Path) -> Mapping[str, Any]:
-    blocks = KernelBlocks.open(job.folder.kernel)
-    targets = targets_of(job, "train")
-    operator = DenseKernel(as_rows(blocks.train()))
+def curve_task(job: Job) -> CurveTask:
+    """Every ridge that was tried, and the path to the stopping time."""
+    records = {method: Fitted.open(job.folder, method).record for method in (CONVERGED, STOPPED)}
+    return CurveTask(
+        targets=targets_of(job, "train"),
+        ridges=sorted(point["ridge"] for point in records[CONVERGED]["ridge_path"]),
+        stopped_ridge=records[STOPPED]["selected"]["ridge"],
+        times=log_spaced_iterations(POINTS, job.config.solver.max_iterations),
+        ridge_scale=job.config.solver.ridge_scale,
+        splits=[labelled(job, split) for split in job.evaluated],
+    )
+
+
+def scored_curves(view: KernelView, task: CurveTask) -> dict[str, dict[str, Any]]:
+    """Both curves: the leading metric of every split at every point."""
+    operator = view.operator()
     largest = spectrum_of(operator).lambda_max
-    unit = ridge_unit(operator, job.config.solver.ridge_scale, largest)
-    record = Fitted.open(job.folder, method).record
-    filters: Filters
-    if method == CONVERGED:
-        ridges = sorted(point["ridge"] for point in record["ridge_path"])
-        filters, name = ridge_filters([ridge * unit for ridge in ridges]), "ridge_curve"
-        axis: dict[str, Any] = {"ridges": ridges, "label": "ridge / mean(diag K)"}
-    else:
-        times = log_spaced_iterations(POINTS, job.config.solver.max_iterations)
-        request = PlaneRequest("nesterov", times, largest)
-        filters, name = request.filters([record["selected"]["ridge"] * unit]), "curve"
-        axis = {"iterations": times}
-    probe = cross_probe(CrossRows(as_rows(blocks.cross(job.config.selection))))
-    system = _system(operator, targets, probe, filters)
-    splits = {
-        split: _scores(job, blocks, system, filters, targets, split) for split in job.evaluated
+    unit = ridge_unit(operator, task.ridge_scale, largest)
+    request = PlaneRequest("nesterov", task.times, largest)
+    curves: dict[str, tuple[Filters, dict[str, Any]]] = {
+        "ridge_curve": (
+            ridge_filters([ridge * unit for ridge in task.ridges]),
+            {"ridges": task.ridges, "label": "ridge / mean(diag K)"},
+        ),
+        "curve": (request.filters([task.stopped_ridge * unit]), {"iterations": task.times}),
     }
-    write_json(folder / "curves.json", {name: {**axis, "splits": splits}})
-    return {"points": len(next(iter(splits.values()))), "basis": len(system.eigenvalues)}
+    rows = CrossRows(view.cross(task.splits[0].split))
+    system = _system(operator, task, rows, [filters for filters, _ in curves.values()])
+    scores: dict[str, dict[str, list[float]]] = {name: {} for name in curves}
+    for one in task.splits:
+        # One split at a time: its rows on the whole basis are as large as a block of K.
+        projected = (rows if one is task.splits[0] else CrossRows(view.cross(one.split))).on(system)
+        for name, (filters, _) in curves.items():
+            scores[name][one.split] = _scores(projected, system, filters, one, task.targets)
+    return {name: {**axis, "splits": scores[name]} for name, (_, axis) in curves.items()}
 
 
 def _system(
-    operator: DenseKernel, targets: CenteredTargets, probe: Probe, filters: Filters
+    operator: SharedKernel, task: CurveTask, rows: CrossRows, filters: Sequence[Filters]
 ) -> Eigensystem:
-    """The smallest eigensystem whose predictions along the curve no longer change."""
-    if operator.n <= EIGH_ROWS["cpu"]:
-        return eigh_system(operator, targets.matrix)
-    previous = None
-    for _, system in growing_systems(operator, targets.matrix):
+    """The smallest eigensystem whose predictions along the curves no longer change."""
+    Y = own_rows(operator, task.targets)
+    if isinstance(operator, DenseKernel) and operator.n <= EIGH_ROWS["cpu"]:
+        return eigh_system(operator, Y)
+    previous, probe = None, cross_probe(rows)
+    for _, system in growing_systems(operator, Y):
         current = ProbedSystem(system, probe(system))
-        if bool(agreeing(previous, current, filters, TOL).all()):
+        if all(bool(agreeing(previous, current, wanted, TOL).all()) for wanted in filters):
             break
         previous = current
     return current.system
 
 
 def _scores(
-    job: Job,
-    blocks: KernelBlocks,
+    projected: Tensor,
     system: Eigensystem,
     filters: Filters,
+    split: Labelled,
     targets: CenteredTargets,
-    split: str,
 ) -> list[float]:
-    """The leading metric of one split at every point of the curve."""
-    score = _score(job, split, targets)
-    sign = 1.0 if job.benchmark.classes else -1.0
-    projected = system.project(as_rows(blocks.cross(split)))
+    score = split.score(targets.mean)
+    sign = 1.0 if split.classes else -1.0
     chunks = filtered_chunks(projected, filters(system.eigenvalues), system.coordinates)
     return [sign * score(predictions).value for chunk in chunks for predictions in chunk]
-
-
-def _score(job: Job, split: str, targets: CenteredTargets) -> Score:
-    labels = job.split(split).labels
-    if job.benchmark.classes:
-        return accuracy(labels, targets.mean)
-    return squared_error(torch.from_numpy(np.reshape(labels, (len(labels), -1))), targets.mean)

@@ -1,112 +1,127 @@
-"""The kernel stage: one pass over the features, every block of K in one artefact.
-
-| file | block |
-|---|---|
-| ``train.npy`` | K among the training rows, float32 (n, n) |
-| ``SPLIT.npy`` | a split against the training rows (m, n) |
-| ``SPLIT_diagonal.npy`` | k(x, x) of a split's rows, float64 (m,) |
-| ``refit/…`` | the same against the selection split's rows, where the run refits on both |
-
-Blocks of the first columns only (``kernel.sizes``) lie in folders of that name, ``1000/train.npy``.
-"""
+"""The kernel stage: one pass over the features for what the run's road needs of K on disk."""
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.artefact import digest, open_artefact, read_json
-from pipeline.gram import gram_to_disk
+from pipeline.artefact import digest, read_json
+from pipeline.gram import gram_to_disk, save_by_rows, shard_to_disk
+from pipeline.gram.disk import link_or_copy
+from pipeline.planner import Plan
 from pipeline.stages.job import Job, stage_provenance
+from pipeline.stages.kernel_files import BLOCKS, NOTHING, REFIT, SHARDS, shard_folder
+from pipeline.stages.road import KernelRoad
 from pipeline.stages.stage import run_stage
+from pipeline.stages.views import KernelView
 from pipeline.store import FeatureStore
 
 STAGE = "kernel"
-REFIT = "refit"
+
+LAYOUTS = {"memory": BLOCKS, "disk": BLOCKS, "sharded": SHARDS, "matrix_free": NOTHING}
 
 
-@dataclass(frozen=True)
-class KernelBlocks:
-    """The finished kernel of a run; blocks are memory-mapped float32."""
-
-    path: Path
-    selection: str
-
-    @classmethod
-    def open(cls, path: Path, size: int | None = None) -> "KernelBlocks":
-        """The kernel at ``path``, of all columns or of the first ``size``."""
-        facts = open_artefact(path)
-        return cls(path if size is None else path / str(size), facts["selection"])
-
-    def train(self) -> np.ndarray:
-        """K among the training rows (n, n)."""
-        return self._block("train")
-
-    def cross(self, split: str) -> np.ndarray:
-        """(m, n): a split against the training rows."""
-        return self._block(split)
-
-    def diagonal(self, split: str) -> np.ndarray:
-        """k(x, x) of a split's rows, float64 (m,)."""
-        return self._block(f"{split}_diagonal")
-
-    def refit(self) -> np.ndarray:
-        """K among the training and the selection rows together."""
-        cross = self.cross(self.selection)
-        own = self._block(f"{REFIT}/train")
-        return np.block([[self.train(), cross.T], [cross, own]])
-
-    def refit_cross(self, split: str) -> np.ndarray:
-        """(m, n): a split against the training and the selection rows."""
-        return np.hstack([self.cross(split), self._block(f"{REFIT}/{split}")])
-
-    def _block(self, name: str) -> np.ndarray:
-        block: np.ndarray = np.load(self.path / f"{name}.npy", mmap_mode="r")
-        return block
-
-
-def build_kernel(job: Job, stores: Mapping[str, Path], memory: int) -> Path:
-    """Make all blocks of K in at most ``memory`` bytes unless they are there; their folder.
+def build_kernel(job: Job, road: KernelRoad) -> Path:
+    """Make what the road needs of K unless it is there; its folder.
 
     What is accumulated is kept in ``kernel.work`` from time to time: a killed pass goes on there.
     """
-    provenance, work = kernel_provenance(job), job.folder.path / "kernel.work"
+    provenance, work = kernel_provenance(job, road.plan), job.folder.path / "kernel.work"
 
     def make(folder: Path) -> Mapping[str, Any]:
-        opened = {name: FeatureStore.open(path) for name, path in stores.items()}
-        options = job.config.kernel
-        form: dict[str, Any] = {
-            "memory": memory,
-            "center": options.center,
-            "normalize": options.normalize,
-            "provenance": provenance,
-        }
-        tests = {name: opened[name] for name in job.evaluated}
-        first = work / "train"
-        gram_to_disk(opened["train"], tests, folder, first, sizes=options.sizes, **form)
-        if job.config.refit:
-            # The few rows that the first pass, which reads every feature once, has not multiplied.
-            held_out = tests.pop(job.config.selection)
-            gram_to_disk(held_out, tests, folder / REFIT, work / REFIT, **form)
-        n, p = opened["train"].shape
-        rows = sum(store.shape[0] for store in opened.values())
-        return {"n": n, "p": p, "bytes_read": rows * p * opened["train"].dtype.itemsize}
+        if road.plan.strategy == "sharded":
+            return _make_shards(job, road, provenance, work, folder)
+        if road.plan.strategy == "matrix_free":
+            return {"bytes_read": 0}
+        return _make_blocks(job, road, provenance, work, folder)
 
     run_stage(job.folder, STAGE, job.folder.kernel, provenance, make)
     shutil.rmtree(work, ignore_errors=True)
     return job.folder.kernel
 
 
-def kernel_provenance(job: Job) -> Mapping[str, Any]:
-    """What K depends on: the features of every split and the kernel's options."""
+def kernel_provenance(job: Job, plan: Plan) -> Mapping[str, Any]:
+    """What K depends on: the features of every split, the kernel's options, how it is laid out."""
     features = read_json(job.folder.features)
+    layout = LAYOUTS[plan.strategy]
     return stage_provenance(
         STAGE,
         features={name: digest(entry["provenance"]) for name, entry in features.items()},
         options=job.config.kernel.model_dump(mode="json"),
         selection=job.config.selection,
         refit=job.config.refit,
+        layout=layout,
+        # Rows of the whole K that are multiplied from a file lie together there.
+        whole=job.config.refit and plan.strategy == "disk",
+        workers=plan.road.workers if layout == SHARDS else 1,
+    )
+
+
+def _make_blocks(
+    job: Job, road: KernelRoad, provenance: Mapping[str, Any], work: Path, folder: Path
+) -> Mapping[str, Any]:
+    opened = {name: FeatureStore.open(path) for name, path in road.stores.items()}
+    options = job.config.kernel
+    form: dict[str, Any] = {
+        "memory": road.plan.algebra_bytes,
+        "center": options.center,
+        "normalize": options.normalize,
+        "provenance": provenance,
+    }
+    tests = {name: opened[name] for name in job.evaluated}
+    first = work / "train"
+    gram_to_disk(opened["train"], tests, folder, first, sizes=options.sizes, **form)
+    if job.config.refit:
+        # The few rows that the first pass, which reads every feature once, has not multiplied.
+        held_out = tests.pop(job.config.selection)
+        gram_to_disk(held_out, tests, folder / REFIT, work / REFIT, **form)
+        if road.plan.strategy == "disk":
+            _join(folder, job.config.selection)
+    n, p = opened["train"].shape
+    rows = sum(store.shape[0] for store in opened.values())
+    return {"n": n, "p": p, "bytes_read": rows * p * opened["train"].dtype.itemsize}
+
+
+def _join(folder: Path, selection: str) -> None:
+    """K among training and selection rows in one file, a tile of rows in memory."""
+    blocks = [folder / "train.npy", folder / f"{selection}.npy", folder / REFIT / "train.npy"]
+    K, cross, own = (np.load(file, mmap_mode="r") for file in blocks)
+
+    def rows(tile: slice) -> np.ndarray:
+        above = np.hstack([K[tile], cross.T[tile]])
+        below = slice(max(tile.start - len(K), 0), max(tile.stop - len(K), 0))
+        return np.vstack([above, np.hstack([cross[below], own[below]])])
+
+    n = len(K) + len(own)
+    save_by_rows(folder / REFIT / "whole.npy", (n, n), rows)
+
+
+def _make_shards(
+    job: Job, road: KernelRoad, provenance: Mapping[str, Any], work: Path, folder: Path
+) -> Mapping[str, Any]:
+    road.run(make_shard, work.absolute(), digest(provenance))
+    for rank in range(road.workers):
+        target = shard_folder(folder, rank)
+        target.mkdir()
+        for file in shard_folder(work, rank).iterdir():
+            # Links: the work stays until the artefact is safe.
+            link_or_copy(file, target / file.name, copy=False)
+    sizes, p = road.spec.sizes, FeatureStore.open(road.stores["train"]).shape[1]
+    itemsize = FeatureStore.open(road.stores["train"]).dtype.itemsize
+    rows = road.workers * sum(sizes.values()) + sum(sizes[name] for name in road.spec.fitted)
+    return {"n": sizes["train"], "p": p, "bytes_read": rows * p * itemsize}
+
+
+def make_shard(view: KernelView, work: Path, key: str) -> None:
+    """This worker's rows of K and of the cross-kernels, into the work folder."""
+    spec, rank = view.spec, view.group.rank
+    rows = view.rows(refit=True)
+    shard_to_disk(
+        [FeatureStore.open(spec.stores[name]) for name in (*spec.fitted, *spec.others)],
+        sum(spec.sizes[name] for name in spec.fitted),
+        rows,
+        shard_folder(work, rank),
+        provenance={"kernel": key, "rows": [rows.start, rows.stop]},
     )

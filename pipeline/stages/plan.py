@@ -10,13 +10,10 @@ from pipeline.planner import JobFacts, Machine, Plan, read_machine
 from pipeline.planner import make_plan as planned
 from pipeline.planner.describe import ROAD_COLUMNS, plan_rows, road_rows
 from pipeline.planner.machine import cluster_machine
-from pipeline.planner.roads import Strategy
+from pipeline.planner.roads import STRATEGIES, Strategy
 from pipeline.registry import RunConfig
 from pipeline.stages.features import provenance, store_path
 from pipeline.stages.job import Instrument, Job
-
-BUILT: tuple[Strategy, ...] = ("memory", "disk")
-"""Ways to solve that this version runs; the planner states the costs of the others."""
 
 
 def make_plan(job: Job, instrument: Instrument, machine: Machine | None = None) -> Plan:
@@ -30,8 +27,18 @@ def make_plan(job: Job, instrument: Instrument, machine: Machine | None = None) 
         limits=config.limits,
         batch_size=None if features.batch_size == "auto" else features.batch_size,
         device=features.device,
-        strategies=BUILT,
+        strategies=open_roads(config),
     )
+
+
+def open_roads(config: RunConfig) -> tuple[Strategy, ...]:
+    """The roads on which a config's kernel can be made and its solver can run."""
+    if config.solver.kind in ("eigh", "cholesky"):
+        return ("memory",)
+    changed = config.kernel.center or config.kernel.normalize
+    if changed or config.kernel.sizes:
+        return ("memory", "disk")
+    return STRATEGIES
 
 
 def machine_of(config: RunConfig) -> Machine:

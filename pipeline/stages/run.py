@@ -20,6 +20,7 @@ from pipeline.stages.kernel import build_kernel
 from pipeline.stages.plan import make_plan
 from pipeline.stages.predict import predict_entk
 from pipeline.stages.pretrain import pretrain
+from pipeline.stages.road import KernelRoad
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +46,11 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
         write_json(folder.notes, notes)
         stores = featurize(job, instrument, plan)
         with computing_threads(driver_threads(job)):
-            build_kernel(job, stores, plan.algebra_bytes)
-            fit_entk(job)
-            predict_entk(job)
-            draw_curves(job)
+            with KernelRoad(job, stores, plan) as road:
+                build_kernel(job, road)
+                fit_entk(job, road)
+                predict_entk(job, road)
+                draw_curves(job, road)
             run_baselines(job, instrument, plan, stores)
         metrics = evaluate_methods(job)
         page = build_report(folder.path)
