@@ -1,0 +1,274 @@
+"""What the outputs on a pool would become if a candidate were labelled, without refitting.
+
+Around a function f₀ (a trained network, or zero), kernel regression on the labelled rows L gives
+f₀ + K(·, L) A r with A = (K_LL + λI)⁻¹ and r = y − f₀(L). With LLᵀ = K_LL + λI, V = L⁻¹ K(L, pool)
+and z = L⁻¹ r, labelling a candidate x adds to it (METHODS; paper 003, look-ahead)
+
+    C(·, x) (C(x, x) + λI)⁻¹ e,   C(x̃, x) = k(x̃, x) − V_x̃ᵀ V_x,   e = y_x − f₀(x) − V_xᵀ z
+
+so every candidate costs a product, and a label that has come is one more row of L, V and z.
+
+A sample has q rows of features. With q = 1 (pseudo-NTK) K is (n, n) and the k outputs are columns
+of one system; with q = k (full eNTK) K is (n·k, n·k), rows running sample by sample, and blocks are
+k × k. Labels are classes; a candidate's label is the most likely one (MLMOC, most likely model
+output change), or all of them in expectation (EMOC).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pipeline.types import InputError
+
+Strategy = Literal["mlmoc", "emoc"]
+
+CHUNK = 256
+"""Candidates whose changes are held at once."""
+
+
+class PoolKernel(Protocol):
+    """The kernel among all rows of a pool, read by columns."""
+
+    rows_per_sample: int
+    """q: 1 for a scalar output, k for the full eNTK."""
+
+    def columns(self, samples: Int[Tensor, " c"]) -> Float[Tensor, "N cq"]:
+        """k(pool, samples), float64 (m·q, c·q)."""
+        ...
+
+
+@dataclass(frozen=True)
+class DensePool:
+    """A pool whose kernel is in memory."""
+
+    K: Float[Tensor, "N N"]
+    rows_per_sample: int = 1
+
+    def columns(self, samples: Int[Tensor, " c"]) -> Float[Tensor, "N cq"]:
+        """k(pool, samples)."""
+        return self.K[:, rows_of(samples, self.rows_per_sample)].double()
+
+
+def rows_of(samples: Int[Tensor, " c"], q: int) -> Int[Tensor, " cq"]:
+    """The rows of some samples, q each."""
+    return (samples[:, None] * q + torch.arange(q, device=samples.device)).flatten()
+
+
+@dataclass(frozen=True)
+class LookAhead:
+    """Kernel regression around f₀ on the labelled samples of a pool, ready to be extended."""
+
+    kernel: PoolKernel
+    ridge: float
+    """λ, absolute."""
+    base: Float[Tensor, "m k"]
+    """f₀ on the whole pool."""
+    labelled: Int[Tensor, " n"]
+    """Labelled samples, in the order of their labels' coming."""
+    factor: Float[Tensor, "N N"]
+    """L, lower (n·q, n·q)."""
+    whitened: Float[Tensor, "N M"]
+    """V = L⁻¹ K(L, pool), (n·q, m·q)."""
+    targets: Float[Tensor, "N t"]
+    """z = L⁻¹ r: (n, k) for q = 1, (n·k, 1) for q = k."""
+
+    @classmethod
+    def start(
+        cls,
+        kernel: PoolKernel,
+        base: Float[Tensor, "m k"],
+        labelled: Sequence[int],
+        labels: Sequence[int],
+        ridge: float,
+    ) -> Self:
+        """The regression on the samples labelled so far; there may be none."""
+        q, base = kernel.rows_per_sample, base.double()
+        m, k = base.shape
+        if q not in (1, k):
+            raise InputError(f"a sample has 1 or k = {k} rows of features, found {q}.")
+        if not ridge > 0:
+            raise InputError(f"look-ahead needs a ridge above 0, got {ridge}.")
+        empty = cls(
+            kernel=kernel,
+            ridge=ridge,
+            base=base,
+            labelled=torch.empty(0, dtype=torch.int64),
+            factor=base.new_empty(0, 0),
+            whitened=base.new_empty(0, m * q),
+            targets=base.new_empty(0, k // q),
+        )
+        return empty.reveal(labelled, labels) if len(labelled) else empty
+
+    def reveal(self, samples: Sequence[int], labels: Sequence[int]) -> Self:
+        """The regression with more labels: rows are appended, nothing is factorized again."""
+        new = self._checked(samples, labels)
+        rows = rows_of(new, self.kernel.rows_per_sample)
+        K_new = self.kernel.columns(new)
+        known = self.whitened[:, rows]
+        left = K_new.T - known.T @ self.whitened
+        corner = left[:, rows]
+        corner = (corner + corner.T) / 2
+        corner.diagonal().add_(self.ridge)
+        L = torch.linalg.cholesky(corner)
+        residual = self._residual(new, torch.as_tensor(labels)) - known.T @ self.targets
+        below = torch.cat([known.T, L], dim=1)
+        above = torch.nn.functional.pad(self.factor, (0, len(rows)))
+        return type(self)(
+            kernel=self.kernel,
+            ridge=self.ridge,
+            base=self.base,
+            labelled=torch.cat([self.labelled, new]),
+            factor=torch.cat([above, below]),
+            whitened=torch.cat([self.whitened, _solve(L, left)]),
+            targets=torch.cat([self.targets, _solve(L, residual)]),
+        )
+
+    def outputs(self) -> Float[Tensor, "m k"]:
+        """f₀ + K(·, L) A r on the pool: what the labels so far make of it."""
+        return self.base + self._shift().reshape(self.base.shape)
+
+    def changes(
+        self, candidate: int, label: int, reference: Float[Tensor, "m k"] | None = None
+    ) -> Float[Tensor, "m k"]:
+        """The pool's outputs if the candidate had that label, minus the reference.
+
+        The reference is what they are now (:meth:`outputs`) unless given: f₀ for example, as the
+        look-ahead paper measures the change from the trained network.
+        """
+        chosen = torch.tensor([candidate])
+        shift = self._offset(reference)
+        gain, error = self._gain(chosen), self._errors(chosen, torch.tensor([label]))
+        return (shift + torch.einsum("ncq,cqt->nt", gain, error)).reshape(self.base.shape)
+
+    def scores(
+        self,
+        candidates: Sequence[int],
+        strategy: Strategy = "mlmoc",
+        reference: Float[Tensor, "m k"] | None = None,
+    ) -> Float[Tensor, " c"]:
+        """Σ_pool ‖change‖₂ of every candidate, under the label that the strategy supposes.
+
+        MLMOC supposes the class of the largest reference output; EMOC weighs all classes by the
+        softmax of the reference outputs.
+        """
+        outputs = self.outputs() if reference is None else reference.double()
+        shift, samples = self._offset(reference), torch.as_tensor(list(candidates))
+        self._refuse_labelled(samples)
+        by_chunk = [
+            self._chunk_scores(chunk, outputs, shift, strategy) for chunk in samples.split(CHUNK)
+        ]
+        return torch.cat(by_chunk)
+
+    def _chunk_scores(
+        self, samples: Tensor, outputs: Tensor, shift: Tensor, strategy: Strategy
+    ) -> Float[Tensor, " c"]:
+        gain = self._gain(samples)
+        if strategy == "mlmoc":
+            errors = self._errors(samples, outputs[samples].argmax(dim=1))
+            return _sizes(shift, gain, errors, self.base.shape)
+        total = torch.zeros(len(samples), dtype=torch.float64)
+        for label, probability in enumerate(outputs[samples].softmax(dim=1).T):
+            errors = self._errors(samples, torch.full_like(samples, label))
+            total += probability * _sizes(shift, gain, errors, self.base.shape)
+        return total
+
+    def _shift(self) -> Float[Tensor, "M t"]:
+        """K(pool, L) A r."""
+        return self.whitened.T @ self.targets
+
+    def _offset(self, reference: Tensor | None) -> Float[Tensor, "M t"]:
+        """What is added before any candidate is: zero where changes are from what there is."""
+        shift = self._shift()
+        if reference is None:
+            return torch.zeros_like(shift)
+        return shift + (self.base - reference.double()).reshape(shift.shape)
+
+    def _gain(self, samples: Tensor) -> Float[Tensor, "M c q"]:
+        """C(·, x) (C(x, x) + λI)⁻¹ of every sample x."""
+        q = self.kernel.rows_per_sample
+        rows = rows_of(samples, q)
+        C = self.kernel.columns(samples) - self.whitened.T @ self.whitened[:, rows]
+        C = C.unflatten(1, (-1, q))
+        own = C[rows.view(-1, q, 1), torch.arange(len(samples))[:, None, None], torch.arange(q)]
+        own = own + self.ridge * torch.eye(q, dtype=torch.float64)
+        if q == 1:
+            return C / own[:, 0]
+        return torch.linalg.solve(own, C.permute(1, 2, 0)).permute(2, 0, 1)
+
+    def _errors(self, samples: Tensor, labels: Tensor) -> Float[Tensor, "c q t"]:
+        """e = y_x − f₀(x) − V_xᵀ z."""
+        q = self.kernel.rows_per_sample
+        known = self.whitened[:, rows_of(samples, q)].T @ self.targets
+        return (self._residual(samples, labels) - known).unflatten(0, (-1, q))
+
+    def _residual(self, samples: Tensor, labels: Tensor) -> Float[Tensor, "N t"]:
+        one_hot = torch.nn.functional.one_hot(labels, self.base.shape[1])
+        residual = one_hot.double() - self.base[samples]
+        return residual.reshape(len(samples) * self.kernel.rows_per_sample, -1)
+
+    def _checked(self, samples: Sequence[int], labels: Sequence[int]) -> Int[Tensor, " c"]:
+        new, given = torch.as_tensor(list(samples)), torch.as_tensor(list(labels))
+        m, k = self.base.shape
+        if len(new) != len(given) or len(new) == 0 or len(new.unique()) < len(new):
+            raise InputError(
+                f"expected as many labels as different samples, found {len(new)} samples "
+                f"({len(new.unique())} different) and {len(given)} labels."
+            )
+        if int(new.min()) < 0 or int(new.max()) >= m:
+            raise InputError(f"pool samples are 0 … {m - 1}, found {new.tolist()}.")
+        if int(given.min()) < 0 or int(given.max()) >= k:
+            raise InputError(f"labels are 0 … {k - 1}, found {sorted(set(given.tolist()))}.")
+        self._refuse_labelled(new)
+        return new
+
+    def _refuse_labelled(self, samples: Tensor) -> None:
+        again = samples[torch.isin(samples, self.labelled)]
+        if len(again):
+            raise InputError(
+                f"{len(again)} of the samples are labelled already (first: {int(again[0])}): "
+                "candidates and labelled samples must not overlap."
+            )
+
+
+def query_batch(
+    state: LookAhead, candidates: Sequence[int], size: int, strategy: Strategy = "mlmoc"
+) -> list[int]:
+    """``size`` candidates, one after the other, each supposed to get its most likely label.
+
+    What one candidate would teach is then known when the next is chosen, so that a batch does not
+    ask the same thing twice. No label is read.
+    """
+    left, chosen = list(candidates), []
+    if not 1 <= size <= len(left):
+        raise InputError(f"a batch holds 1 … {len(left)} of the candidates, found {size}.")
+    for _ in range(size):
+        best = left.pop(int(state.scores(left, strategy).argmax()))
+        chosen.append(best)
+        if len(chosen) < size:
+            state = state.reveal([best], [int(state.outputs()[best].argmax())])
+    return chosen
+
+
+def _sizes(
+    shift: Float[Tensor, "M t"],
+    gain: Float[Tensor, "M c q"],
+    error: Float[Tensor, "c q t"],
+    shape: torch.Size,
+) -> Float[Tensor, " c"]:
+    """Σ over samples of ‖shift + gain · error‖₂, the norm over the k outputs."""
+    if gain.shape[2] == 1:
+        u, e = gain[:, :, 0], error[:, 0]
+        # ‖s + u e‖² from its three parts: the changes themselves, (m, c, k), are never held.
+        squares = u.square() * e.square().sum(dim=1) + 2 * u * (shift @ e.T)
+        squares += shift.square().sum(dim=1, keepdim=True)
+        return squares.clamp(min=0).sqrt().sum(dim=0)
+    changes = shift + torch.einsum("ncq,cq->nc", gain, error[:, :, 0])
+    return changes.unflatten(0, shape).norm(dim=1).sum(dim=0)
+
+
+def _solve(L: Float[Tensor, "a a"], right: Float[Tensor, "a b"]) -> Float[Tensor, "a b"]:
+    return torch.linalg.solve_triangular(L, right, upper=False)
