@@ -29,7 +29,7 @@ class ProductKernel:
         self._product, self._dtype = product, dtype
         self.n, self.rows, self.device = n, slice(0, n), device
         self.error = float(torch.finfo(dtype).eps)
-        self.products = 0
+        self.products, self.sent = 0, 0
 
     def matvec(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """K V in float64."""
