@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.gp.condition import Posterior, Space, condition
+from pipeline.gp.function_space import FunctionSpace
 from pipeline.gp.implicit import (
     ImplicitFunctionSpace,
     ImplicitOptions,
@@ -21,6 +22,7 @@ from pipeline.gp.implicit import (
 )
 from pipeline.gp.linearization import Linearization, LinearRows
 from pipeline.gp.predictive import Predictive
+from pipeline.gp.weight_posterior import WeightPosterior, fast_weights
 from pipeline.types import InputError, Inputs, batch_size, slice_inputs
 
 
@@ -29,7 +31,7 @@ class LinearizedGP:
     """The posterior on one task; make it with :meth:`of`, or with :func:`pipeline.gp.adapt`."""
 
     linearization: Linearization
-    posterior: Posterior | ImplicitFunctionSpace | ImplicitParameterSpace
+    posterior: Posterior | ImplicitFunctionSpace | ImplicitParameterSpace | WeightPosterior
     noise: float
     """σ² of an observation."""
     targets: int
@@ -136,6 +138,14 @@ class LinearizedGP:
             flat = mean.new_zeros(len(found.rows))
         spread = flat.clamp(min=0).reshape(n, -1).expand(n, self.targets)
         return Predictive(mean, spread, self.noise, joint)
+
+    def with_fast_variances(self, rank: int, *, seed: int = 0) -> Self:
+        """The same means, with variances in constant time from about ``rank`` Lanczos vectors."""
+        if not isinstance(
+            self.posterior, FunctionSpace | ImplicitFunctionSpace | ImplicitParameterSpace
+        ):
+            return self
+        return replace(self, posterior=fast_weights(self.posterior, rank, seed=seed), inputs=None)
 
     def _trusting(self) -> Self:
         """The same, with variances of unconverged solves allowed."""

@@ -10,6 +10,7 @@ processes"), from a random probe and in the p columns of J instead of its n rows
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -21,8 +22,10 @@ from pipeline.gp.implicit import (
     ImplicitParameterSpace,
     ImplicitPosterior,
 )
+from pipeline.gp.noise import noise_of
 from pipeline.gp.products import function_kernel
 from pipeline.gp.rows import kernel, squared_norms, times, transposed_times
+from pipeline.solvers.cholesky import cholesky_factor
 from pipeline.solvers.krylov import KrylovBasis
 from pipeline.solvers.operator import DenseKernel, KernelOperator, random_block
 from pipeline.types import InputError
@@ -60,6 +63,25 @@ class WeightPosterior:
     def weights(self) -> Float[Tensor, "p c"]:
         """Posterior mean of θ′."""
         return self.mean_weights
+
+    def extended(
+        self,
+        rows: Float[Tensor, "m p"],
+        residuals: Float[Tensor, "m c"],
+        noise: float | Float[Tensor, " m"],
+    ) -> Self:
+        """The posterior given more rows; those before are not needed."""
+        known = times(rows, self.directions)
+        # Covariance of θ′ with the new f, and of the new y.
+        shared = self.outputscale * (rows.double().T - self.directions @ known.T)
+        covariance = self.covariance(rows)
+        covariance.diagonal().add_(noise_of(noise, rows))
+        factor = cholesky_factor(DenseKernel((covariance + covariance.T) / 2), 0.0)
+        surprise = residuals - self.mean(rows)
+        mean = self.mean_weights + shared @ torch.cholesky_solve(surprise, factor)
+        whitened = torch.linalg.solve_triangular(factor, shared.T, upper=False).T
+        directions = torch.cat([self.directions, whitened / math.sqrt(self.outputscale)], dim=1)
+        return type(self)(mean, self.outputscale, directions)
 
 
 @dataclass(frozen=True)

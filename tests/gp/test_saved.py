@@ -1,0 +1,81 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.evaluation import Predictions, read_predictions, write_predictions
+from pipeline.gp.implicit import ImplicitOptions
+from pipeline.gp.linearization import Linearization
+from pipeline.gp.regression import LinearizedGP
+from pipeline.gp.saved import load_gp, save_gp
+from pipeline.metrics import regression_metrics
+from pipeline.sketch import make_sketch
+from pipeline.types import InputError
+
+
+def fitted(problem, sketch=None, **options):
+    linearization = Linearization(problem.model, sketch, mean="network")
+    return LinearizedGP.of(
+        linearization, problem.x, problem.y, outputscale=0.3, noise=0.05, **options
+    )
+
+
+def elsewhere(problem):
+    """A network of the same architecture with other weights, as another machine has it."""
+    model = copy.deepcopy(problem.model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    return model
+
+
+@pytest.mark.parametrize("space", ["function", "parameter"])
+@pytest.mark.parametrize("size", [None, 12])
+def test_a_loaded_process_predicts_and_learns_without_the_old_data(double, tmp_path, space, size):
+    sketch = None if size is None else make_sketch("uniform", double.model, size=size)
+    gp = fitted(double, sketch, space=space)
+    save_gp(gp, tmp_path / "gp")
+    loaded = load_gp(tmp_path / "gp", elsewhere(double))
+    wanted = gp.predict(double.x_test, covariance=True)
+    found = loaded.predict(double.x_test, covariance=True)
+    torch.testing.assert_close(found.mean, wanted.mean)
+    torch.testing.assert_close(found.covariance, wanted.covariance)
+    torch.testing.assert_close(loaded.predict(double.x_test).variance, wanted.variance)
+    more = (double.x + 0.1, double.y)
+    wanted, found = (each.add(*more).predict(double.x_test) for each in (gp, loaded))
+    torch.testing.assert_close(found.mean, wanted.mean)
+    torch.testing.assert_close(found.variance, wanted.variance)
+
+
+def test_implicit_processes_are_saved_with_fast_variances(single, tmp_path):
+    gp = fitted(single, implicit=ImplicitOptions(tol=1e-12))
+    with pytest.raises(InputError, match="with_fast_variances"):
+        save_gp(gp, tmp_path / "gp")
+    save_gp(gp.with_fast_variances(11), tmp_path / "gp")
+    found = load_gp(tmp_path / "gp", elsewhere(single)).predict(single.x_test)
+    wanted = gp.predict(single.x_test)
+    torch.testing.assert_close(found.mean, wanted.mean)
+    torch.testing.assert_close(found.variance, wanted.variance, rtol=1e-6, atol=1e-9)
+
+
+def test_another_architecture_is_refused(single, double, tmp_path):
+    save_gp(fitted(single), tmp_path / "gp")
+    with pytest.raises(InputError, match="another architecture"):
+        load_gp(tmp_path / "gp", elsewhere(double))
+
+
+def test_predictions_enter_the_common_format(single, tmp_path):
+    found = fitted(single).predict(single.x)
+    ids = np.array([f"row {i}" for i in range(len(single.x))])
+    predictions = Predictions(
+        found.mean.numpy(), single.y.numpy(), ids, found.observed_variance().numpy()
+    )
+    write_predictions(tmp_path / "val.npz", predictions)
+    read = read_predictions(tmp_path / "val.npz")
+    scores = regression_metrics(read.scores, read.labels, read.variance)
+    density = found.log_density(single.y).mean()
+    assert scores["nll"] == pytest.approx(-float(density))
+    low, high = found.interval(0.95)
+    covered = ((single.y > low) & (single.y < high)).double().mean()
+    assert scores["coverage"] == pytest.approx(float(covered))
