@@ -108,7 +108,6 @@ def test_stored_features_give_the_dense_kernel():
     K = phi.double() @ phi.double().T
     samples = torch.tensor([3, 0, 3])
     torch.testing.assert_close(pool.columns(samples), K[:, samples], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(pool.diagonal(), K.diagonal(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
