@@ -127,6 +127,10 @@ class LookAhead:
             targets=torch.cat([self.targets, _solve(L, residual)]),
         )
 
+    def dual_weights(self) -> Float[Tensor, "N t"]:
+        """A r: one row of weights for each row of a labelled sample."""
+        return torch.linalg.solve_triangular(self.factor.T, self.targets, upper=True)
+
     def outputs(self) -> Float[Tensor, "m k"]:
         """f₀ + K(·, L) A r on the pool: what the labels so far make of it."""
         return self.base + self._shift().reshape(self.base.shape)
@@ -149,15 +153,17 @@ class LookAhead:
         candidates: Sequence[int],
         strategy: Strategy = "mlmoc",
         reference: Float[Tensor, "m k"] | None = None,
+        temperature: float = 1.0,
     ) -> Float[Tensor, " c"]:
         """Σ_pool ‖change‖₂ of every candidate, under the label that the strategy supposes.
 
-        MLMOC supposes the class of the largest reference output; EMOC weighs all classes by the
-        softmax of the reference outputs.
+        MLMOC supposes the class of the largest reference output; EMOC weighs all classes by
+        softmax(reference / temperature).
         """
         outputs = self.outputs() if reference is None else reference.double()
         shift, samples = self._offset(reference), torch.as_tensor(list(candidates))
         self._refuse_labelled(samples)
+        outputs = outputs / temperature
         by_chunk = [
             self._chunk_scores(chunk, outputs, shift, strategy) for chunk in samples.split(CHUNK)
         ]
@@ -235,7 +241,11 @@ class LookAhead:
 
 
 def query_batch(
-    state: LookAhead, candidates: Sequence[int], size: int, strategy: Strategy = "mlmoc"
+    state: LookAhead,
+    candidates: Sequence[int],
+    size: int,
+    strategy: Strategy = "mlmoc",
+    temperature: float = 1.0,
 ) -> list[int]:
     """``size`` candidates, one after the other, each supposed to get its most likely label.
 
@@ -246,7 +256,8 @@ def query_batch(
     if not 1 <= size <= len(left):
         raise InputError(f"a batch holds 1 … {len(left)} of the candidates, found {size}.")
     for _ in range(size):
-        best = left.pop(int(state.scores(left, strategy).argmax()))
+        scores = state.scores(left, strategy, temperature=temperature)
+        best = left.pop(int(scores.argmax()))
         chosen.append(best)
         if len(chosen) < size:
             state = state.reveal([best], [int(state.outputs()[best].argmax())])
