@@ -9,9 +9,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -27,10 +33,50 @@ ENVIRONMENT_HINTS = {
 }
 
 
-class Options(BaseModel):
-    """Base of every options model: unknown keys are refused, values cannot change."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What torch's and NumPy's generators both take."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+EXPECTED = {
+    "model_attributes_type": "a mapping of keys, such as {{kind: …}}",
+    "model_type": "a mapping of keys",
+    "dict_type": "a mapping of keys",
+    "tuple_type": "a list, such as [a, b]",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text (quote a number: '1')",
+    "path_type": "a path",
+    "finite_number": "a finite number",
+    "greater_than": "a number > {gt}",
+    "greater_than_equal": "a number ≥ {ge}",
+    "less_than": "a number < {lt}",
+    "less_than_equal": "a number ≤ {le}",
+    "too_short": "{min_length} value(s) or more",
+}
+"""What pydantic's types of error mean in a YAML file; their context is put in."""
+
+
+class Options(BaseModel):
+    """Base of every options model: unknown keys, infinity and NaN are refused, values cannot
+    change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, values: Any) -> Any:
+        # Python counts True as 1: `sketch.size=true` would keep a single parameter.
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and not _takes_truth(field.annotation):
+                raise ValueError(f"{name} cannot be {str(value).lower()}")
+        return values
 
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
@@ -64,11 +110,11 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     result = _copied(values)
     for override in overrides:
         path, separator, text = override.partition("=")
-        if not separator or not path:
+        *parents, last = path.split(".")
+        if not separator or not all((*parents, last)):
             raise InputError(
                 f"--set takes key=value, such as sketch.size=200000; got {override!r}."
             )
-        *parents, last = path.split(".")
         node = result
         for depth, key in enumerate(parents):
             node = node.setdefault(key, {})
@@ -113,32 +159,52 @@ def validated(model: type[OptionsT], values: Any, source: str) -> OptionsT:
 
 def _explained(model: type[BaseModel], error: ValidationError) -> list[str]:
     """One line a mistake; the alternatives of one value (``auto`` or a number) share a line."""
-    lines: dict[str, list[str]] = {}
+    expected: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
     for details in error.errors():
         path, message = _explain(model, details)
-        lines.setdefault(path, []).append(message)
-    return [f"{path}: {' or '.join(messages)}" for path, messages in lines.items()]
+        expected.setdefault(path, []).append(message)
+        # Of values that do not meet the message says which; a whole group would drown it.
+        shown = details["type"] not in SAID and not isinstance(details["input"], Mapping)
+        found[path] = f" (found {details['input']!r})." if shown else ""
+    return [f"{path}{_alternatives(expected[path])}{found[path]}" for path in expected]
+
+
+SAID = ("extra_forbidden", "union_tag_invalid", "union_tag_not_found", "missing")
+"""Errors whose message holds what was found."""
+
+
+def _alternatives(messages: Sequence[str]) -> str:
+    """``a`` or ``b`` where both say what was expected."""
+    distinct = list(dict.fromkeys(messages))
+    return " or ".join([distinct[0], *(text.removeprefix("expected ") for text in distinct[1:])])
 
 
 def _explain(model: type[BaseModel], details: Any) -> tuple[str, str]:
-    """The config path of one mistake, and what is wrong there."""
+    """The config path of one mistake (with a colon), and what is wrong there."""
     location = _written_path(model, details["loc"])
-    path = ".".join(str(part) for part in location) or "(top level)"
-    if details["type"] == "extra_forbidden":
-        known = _known_keys(model, details["loc"][:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        return path, f"unknown key.{hint} Known keys here: {', '.join(known)}."
-    if details["type"] == "union_tag_invalid":
-        context = details["ctx"]
-        expected = f"expected one of {context['expected_tags']}, found {context['tag']!r}."
-        return f"{path}.kind", expected
-    if details["type"] == "missing":
-        return path, "this key is required."
+    path = "".join(f"{part}." for part in location)
+    here = f"{path.removesuffix('.')}: " if location else ""
+    match details["type"]:
+        case "extra_forbidden":
+            members = _models_at(model, details["loc"][:-1])
+            known = sorted({key for member in members for key in member.model_fields})
+            close = difflib.get_close_matches(str(location[-1]), known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            return here, f"unknown key.{hint} Known keys here: {', '.join(known)}."
+        case "union_tag_invalid":
+            context = details["ctx"]
+            tags = f"expected one of {context['expected_tags']}, found {context['tag']!r}."
+            return f"{path}kind: ", tags
+        case "union_tag_not_found":
+            tags = ", ".join(repr(_tag(member)) for member in _models_at(model, details["loc"]))
+            return f"{path}kind: ", f"this key is required, one of {tags}."
+        case "missing":
+            return here, "this key is required."
+        case known_type if known_type in EXPECTED:
+            return here, f"expected {EXPECTED[known_type].format_map(details.get('ctx', {}))}"
     message = details["msg"].removeprefix("Value error, ")
-    # Of values that do not meet the message says which; a whole group would drown it.
-    found = "" if isinstance(details["input"], Mapping) else f" (found {details['input']!r})"
-    return path, f"{message}{found}."
+    return here, re.sub("^(Input|String) should (be )?", "expected ", message)
 
 
 def _written_path(model: Any, location: Sequence[Any]) -> list[Any]:
@@ -161,7 +227,8 @@ def _written_path(model: Any, location: Sequence[Any]) -> list[Any]:
     return written
 
 
-def _known_keys(model: Any, location: Sequence[Any]) -> list[str]:
+def _models_at(model: Any, location: Sequence[Any]) -> list[type[BaseModel]]:
+    """The option models that a location may hold."""
     for part in location:
         candidates = _members(model)
         fields = [c.model_fields[part] for c in candidates if part in c.model_fields]
@@ -169,7 +236,7 @@ def _known_keys(model: Any, location: Sequence[Any]) -> list[str]:
             model = fields[0].annotation
         else:
             model = next((c for c in candidates if _tag(c) == part), model)
-    return sorted({key for member in _members(model) for key in member.model_fields})
+    return _members(model)
 
 
 def _members(annotation: Any) -> list[type[BaseModel]]:
@@ -177,6 +244,12 @@ def _members(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [member for inner in getattr(annotation, "__args__", ()) for member in _members(inner)]
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Whether a field's type, or one of a union's, is bool or anything."""
+    inner = getattr(annotation, "__args__", ())
+    return annotation in (bool, Any) or any(_takes_truth(argument) for argument in inner)
 
 
 def _tag(model: type[BaseModel]) -> Any:

@@ -3,6 +3,7 @@
 A new backbone, benchmark or sketch is one import and one line here.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.baselines import finetune, linear_probe, lp_ft, ridge_probe, scratch
-from pipeline.config import Options, apply_overrides, expand_environment, read_yaml, validated
+from pipeline.config import Options, Seed, apply_overrides, expand_environment, read_yaml, validated
 from pipeline.data import (
     array_archive,
     cifar100_superclasses,
@@ -103,6 +104,13 @@ def _distinct(baselines: tuple[Any, ...]) -> tuple[Any, ...]:
     return baselines
 
 
+def _folder_name(name: str) -> str:
+    """The name, unless it is none of a folder inside runs/."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError("expected letters, digits, '.', '-' and '_', a letter or digit first")
+    return name
+
+
 if TYPE_CHECKING:
     # Unions made from the tables above: known to pydantic, not to a type checker.
     ModelOptions = Any
@@ -116,6 +124,9 @@ else:
     BaselineOptions = Annotated[
         _one_of([*PROBES.values(), *TRAINED.values()]), BeforeValidator(_named)
     ]
+
+
+Ridge = Annotated[float, Field(ge=0)]
 
 
 class FeaturesOptions(Options):
@@ -149,13 +160,15 @@ class SolverOptions(Options):
 
     kind: Literal["auto", "nesterov", "cg", "lanczos", "cholesky", "eigh"] = "auto"
     """How the systems are solved; auto chooses from n, k and the path's length, and says why."""
-    ridge: Literal["telescopic"] | float | tuple[float, ...] = "telescopic"
+    ridge: Literal["telescopic"] | Ridge | Annotated[tuple[Ridge, ...], Field(min_length=1)] = (
+        "telescopic"
+    )
     """Coarse-to-fine search on the selection split, one value, or a list to choose from."""
     ridge_scale: Literal["trace", "absolute"] = "trace"
     """Unit of the ridge: the mean of K's diagonal, or 1."""
     tol: float = Field(default=1e-6, gt=0)
     """Relative residual at which a solution counts as converged."""
-    max_iterations: int = Field(default=1000, ge=1)
+    max_iterations: int = Field(default=1000, ge=1, le=1_000_000)
     """Length of the early-stopping curve, in Nesterov steps."""
 
 
@@ -177,14 +190,14 @@ class PretrainOptions(Options):
     """Adam's step size."""
     batch_size: int = Field(default=64, ge=1)
     """Images per step."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initial weights and of the order."""
 
 
 class RunConfig(Options):
     """One run: every key has a default but ``benchmark`` and ``model``."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][\w.-]*$")
+    name: Annotated[str, AfterValidator(_folder_name)] = "run"
     """Name of the run's folder under runs/."""
     benchmark: BenchmarkOptions
     model: ModelOptions

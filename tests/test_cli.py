@@ -55,6 +55,12 @@ def run(entk, *overrides: str, config: Path = QUICKSTART) -> tuple[int, str]:
         ("solver.kind=magic", "solver.kind"),
         ("selection=ood_test", "selection"),
         ("name='../escape'", "name"),
+        ("sketch.size=true", "sketch: size cannot be true"),
+        ("solver.ridge=.nan", "solver.ridge: .*found nan"),
+        ("solver.ridge=[]", "solver.ridge: .*1 value"),
+        ("kernel.sizes=[501]", "kernel.sizes: 501 columns are asked for, the sketch has 500"),
+        ("benchmark.preprocess.channels=3", r"model: .*does not run on a batch \(2, 3, 16, 16\)"),
+        ("pretrain.learning_rate=1e30", "pretrain.learning_rate: training diverged"),
     ],
 )
 def test_a_mistake_in_the_config_is_one_message_and_exit_code_2(entk, override, message, tmp_path):
@@ -102,6 +108,57 @@ def test_the_users_own_arrays_run_to_the_table(entk, tmp_path):
     assert "eNTK, converged" in printed
 
 
+def regression(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    sizes = {"train": 40, "id_test": 20, "ood_test": 20}
+    return {f"{split}_labels": rng.normal(size=n) for split, n in sizes.items()}
+
+
+@pytest.mark.parametrize("method", ["linear_probe", "finetune"])
+def test_a_method_that_learns_classes_is_refused_for_a_regression(entk, tmp_path, method):
+    path = arrays(tmp_path / "data.npz", **regression(np.random.default_rng(0)))
+    code, printed = archive_run(entk, path, f"baselines=[{method}]")
+    assert code == 2
+    assert f"baselines: {method}: learns classes" in printed
+    assert not list(tmp_path.rglob("store.json"))
+
+
+def test_a_method_that_trains_on_images_is_refused_for_feature_vectors(entk, tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = {f"{s}_features": rng.normal(size=(20, 6)) for s in ("train", "id_test")}
+    labels = {f"{s}_labels": np.arange(20) % 2 for s in ("train", "id_test")}
+    np.savez(tmp_path / "data.npz", **vectors, **labels)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef make():\n"
+        "    return nn.Sequential(nn.Linear(6, 30), nn.GELU(), nn.Linear(30, 2))\n"
+    )
+    code, printed = archive_run(
+        entk,
+        tmp_path / "data.npz",
+        "baselines=[finetune]",
+        f"model={{kind: factory, path: '{tmp_path / 'net.py'}:make'}}",
+        "sketch.size=50",
+    )
+    assert code == 2
+    assert "finetune: trains on images" in printed
+
+
+def test_a_benchmark_without_a_split_to_pretrain_on_is_refused(entk, tmp_path):
+    path = arrays(tmp_path / "data.npz")
+    code, printed = archive_run(entk, path, "pretrain={}")
+    assert code == 2
+    assert "pretrain: the benchmark data has no split to pretrain on" in printed
+
+
+def test_float64_arithmetic_is_the_reference_that_float32_rounds(entk, tmp_path):
+    path, kernels = arrays(tmp_path / "data.npz"), []
+    for precision in ("float64", "float32"):
+        override = f"features={{compute_dtype: {precision}, dtype: float32}}"
+        code, printed = archive_run(entk, path, f"name={precision}", override)
+        assert code == 0, printed
+        kernels.append(np.load(tmp_path / "runs" / precision / "kernel" / "train.npy"))
+    np.testing.assert_allclose(kernels[1], kernels[0], rtol=1e-4, atol=1e-4 * kernels[0].max())
+
+
 def test_a_label_out_of_range_is_refused_before_work_starts(entk, tmp_path):
     labels = np.arange(20) % 2
     labels[3] = -1
@@ -137,6 +194,49 @@ def test_a_network_whose_gradients_overflow_stops_with_the_samples_name(entk, tm
     assert code == 2
     assert "NaN or infin" in printed or "not finite" in printed
     assert not list(tmp_path.rglob("done/*.json"))
+
+
+NAN_AT_ZERO = """
+import torch
+from torch import nn
+
+
+class Length(nn.Module):
+    def forward(self, x):
+        return (x.flatten(1) ** 2).sum(dim=1, keepdim=True).sqrt()
+
+
+def make():
+    lengths = nn.Sequential(nn.Conv2d(1, 30, 3, bias=False), Length())
+    return nn.Sequential(lengths, nn.Linear(1, 2))
+"""
+
+
+def test_nan_gradients_stop_with_the_samples_name_and_leave_no_finished_shard(entk, tmp_path):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 200, (20, 8, 8), dtype=np.uint8)
+    images[7] = 0
+    (tmp_path / "net.py").write_text(NAN_AT_ZERO)
+    code, printed = archive_run(
+        entk,
+        arrays(tmp_path / "data.npz", id_test_images=images),
+        f"model={{kind: factory, path: '{tmp_path / 'net.py'}:make'}}",
+        "sketch.size=200",
+        "features.batch_size=1",
+    )
+    assert code == 2, printed
+    assert "NaN or infin" in printed
+    assert "id_test_images:7 (split id_test)" in printed
+    done = {file.parent.parent for file in tmp_path.rglob("done/*.json")}
+    assert len(done) < len(list(tmp_path.rglob("store.json")))
+    code, again = archive_run(
+        entk,
+        tmp_path / "data.npz",
+        f"model={{kind: factory, path: '{tmp_path / 'net.py'}:make'}}",
+        "sketch.size=200",
+    )
+    assert code == 2, again
+    assert "id_test_images:7" in again
 
 
 def test_too_little_memory_is_said_before_work_starts(entk, tmp_path):

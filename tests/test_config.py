@@ -52,8 +52,39 @@ def test_the_alternatives_of_one_value_share_a_line_under_its_own_path():
         validated(Workers, {"workers": 0}, "config.yaml")
     [_, line] = str(caught.value).split("\n")
     assert line.strip().startswith("workers: ")
-    assert "'auto'" in line
-    assert "greater than or equal to 1" in line
+    assert "expected 'auto' or a number ≥ 1 (found 0)." in line
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (True, "size cannot be true"),
+        (float("nan"), "size: .*found nan"),
+        (1.5, r"size: expected a whole number \(found 1\.5\)\."),
+        ([1], "size: expected a whole number"),
+    ],
+)
+def test_a_number_is_neither_true_nor_nan_nor_a_list(value, message):
+    with pytest.raises(InputError, match=message):
+        validated(Schema, {"model": {"kind": "small"}, "size": value}, "config.yaml")
+
+
+def test_infinity_is_no_value():
+    class Rate(Options):
+        rate: float
+
+    with pytest.raises(InputError, match=r"rate: expected a finite number \(found inf\)\."):
+        validated(Rate, {"rate": float("inf")}, "config.yaml")
+
+
+def test_a_group_without_kind_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"model\.kind: this key is required, .*small.*large"):
+        validated(Schema, {"model": {}}, "config.yaml")
+
+
+def test_a_value_in_a_groups_place_is_explained():
+    with pytest.raises(InputError, match=r"model: expected a mapping of keys.*found 'small'"):
+        validated(Schema, {"model": "small"}, "config.yaml")
 
 
 def test_a_bad_value_in_a_mapping_keeps_its_key():
@@ -83,7 +114,7 @@ def test_overrides_reach_nested_keys_and_leave_the_original_alone():
     assert values == {"model": {"kind": "small"}}
 
 
-@pytest.mark.parametrize("override", ["model.depth", "=3"])
+@pytest.mark.parametrize("override", ["model.depth", "=3", ".depth=3", "model.=3", "a..b=3"])
 def test_an_override_without_key_or_value_is_refused(override):
     with pytest.raises(InputError, match="key=value"):
         apply_overrides({}, [override])

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.baselines.augment import Augmentation, usual_augmentation
 from pipeline.baselines.training import Recipe
-from pipeline.config import Options
+from pipeline.config import Options, Seed
 
 
 class TrainingOptions(Options):
@@ -31,7 +31,7 @@ class TrainingOptions(Options):
     """``usual``: padded crops and flips up to 64 pixels, random resized crops and flips beyond."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward pass; weights stay float32."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Of the sample order and the augmentation, and of untrained weights."""
 
     def recipe(self, size: tuple[int, int], *, freeze_batch_norm: bool = False) -> Recipe:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
-from pipeline.config import Options
+from pipeline.config import Options, Seed
 from pipeline.data.order import stratified_order, stream
 from pipeline.data.readable import unreadable_rows
 from pipeline.data.split import Benchmark, Labels, Rows, Source, Split, refuse_overlap
@@ -24,7 +24,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class BenchmarkOptions(Options):
     """What every benchmark's options share."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Draws the order of rows, the validation split, and classes where those are drawn."""
     limit: dict[str, PositiveInt] = Field(default_factory=dict)
     """Largest number of samples of a split, by its name; prefixes of one another."""

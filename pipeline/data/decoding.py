@@ -4,7 +4,7 @@ import io
 import struct
 import zlib
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.types import InputError
 
@@ -50,6 +50,9 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS}")
         image.load()
+    except UnidentifiedImageError:
+        # Pillow's own message holds an address in memory.
+        raise UnreadableImageError(f"{name}: no image of a known format") from None
     except DECODER_ERRORS as error:
         raise UnreadableImageError(f"{name}: {error}") from None
     return image

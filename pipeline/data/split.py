@@ -110,6 +110,11 @@ class Benchmark:
     group_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.classes) == 1:
+            raise InputError(
+                f"{self.name} has one class, {self.classes[0]}; a classification needs two.",
+                "benchmark",
+            )
         for split in self.splits.values():
             _refuse_empty(split)
             if split.labels.dtype == np.int64:
@@ -117,6 +122,8 @@ class Benchmark:
                 _refuse_out_of_range(split, len(classes))
         if self.classes and "train" in self.splits:
             _refuse_missing_classes(self.splits["train"], self.classes)
+        elif "train" in self.splits:
+            _refuse_constant_targets(self.splits["train"].labels)
 
     @property
     def ood_splits(self) -> list[str]:
@@ -158,7 +165,8 @@ def _overlap_message(a: str, b: str, in_a: Mapping[str, str], in_b: Mapping[str,
 
 def _refuse_empty(split: Split) -> None:
     if len(split) == 0:
-        raise InputError(f"split {split.name} is empty.", "benchmark")
+        held_out = " Raise benchmark.holdout, or add data." if split.name == "val" else ""
+        raise InputError(f"split {split.name} is empty.{held_out}", "benchmark")
 
 
 def _refuse_out_of_range(split: Split, k: int) -> None:
@@ -169,6 +177,17 @@ def _refuse_out_of_range(split: Split, k: int) -> None:
             f"split {split.name}: {len(outside)} label(s) outside 0 … {k - 1}, such as "
             f"{int(split.labels[first])} of {split.subset([first]).ids[0]}. "
             f"The benchmark has {k} classes.",
+            "benchmark",
+        )
+
+
+def _refuse_constant_targets(targets: Labels) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = targets.std(axis=0)
+    if not (np.isfinite(spread) & (spread > 0)).all():
+        raise InputError(
+            f"the training targets' standard deviation is {spread.tolist()}; a regression needs "
+            "targets that vary, and whose squares are finite.",
             "benchmark",
         )
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.config import Options
+from pipeline.config import Options, Seed
 from pipeline.models.network import Network, with_module
 from pipeline.types import InputError
 
@@ -18,7 +18,7 @@ class HeadOptions(Options):
 
     kind: Literal["random", "keep"] = "random"
     """A new head with random weights, or the one that came with the pretrained weights."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random head's weights."""
     outputs: int = Field(default=1, ge=1)
     """Outputs k of the random head; a kept head has its own."""

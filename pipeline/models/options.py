@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import Options
+from pipeline.config import Options, Seed
 from pipeline.models.head import HeadOptions
 
 
@@ -15,7 +15,7 @@ class ModelOptions(Options):
 
     weights: Path | None = None
     """Checkpoint of a pretrained network (safetensors or torch); none leaves it at random."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random initialization, for what no checkpoint fills."""
     head: HeadOptions = HeadOptions()
     """The final linear layer that features are taken through."""

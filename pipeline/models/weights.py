@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import struct
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,20 @@ WRAPPING_PREFIXES = ("module.", "_orig_mod.")
 """What ``DataParallel`` and ``torch.compile`` put before every name."""
 
 NAMES_SHOWN = 6
+
+UNPICKLING_ERRORS = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OSError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+"""What torch raises on files that are none of its own; the set is wide: any byte is an opcode."""
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Tensor]:
@@ -108,7 +123,7 @@ def _read_torch(path: Path) -> Any:
             f"code ({(unsafe or reason or ['no details'])[0][:200]}). If you trust its origin, "
             "load it yourself once and save model.state_dict() alone with safetensors."
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except UNPICKLING_ERRORS as error:
         detail = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path} is not a readable torch checkpoint: {detail}") from None
 

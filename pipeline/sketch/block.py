@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pipeline.config import Options
+from pipeline.config import Options, Seed
 from pipeline.sketch.base import ElementSketch, checked_size, parameter_count, parameter_slots
 from pipeline.sketch.ranks import Kept, Matrix, choose, clamp, matrix_view
 
@@ -25,7 +25,7 @@ class BlockOptions(Options):
     kind: Literal["block"] = "block"
     size: int | None = Field(default=None, gt=0)
     """Most parameters to keep: whole rows and columns may come out a few short of it."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the rows and columns."""
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.config import Options
+from pipeline.config import Options, Seed
 from pipeline.sketch.base import (
     checked_size,
     digest_tensors,
@@ -33,7 +33,7 @@ class KroneckerOptions(Options):
     kind: Literal["kronecker"] = "kronecker"
     size: int | None = Field(default=None, gt=0)
     """Most columns to make: whole products of ranks may come out a few short of it."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the projections."""
 
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from pipeline.config import Options
+from pipeline.config import Options, Seed
 from pipeline.sketch.base import (
     ElementSketch,
     ParameterSlot,
@@ -35,7 +35,7 @@ class LayersOptions(Options):
     """Or the number of layers to keep from the network's end, the head included."""
     size: int | None = Field(default=None, gt=0)
     """Number of kept parameters, a uniform sample; left out, all of the layers' parameters."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the sample."""
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.config import Options
+from pipeline.config import Options, Seed
 from pipeline.sketch.base import (
     checked_size,
     digest_tensors,
@@ -37,7 +37,7 @@ class SjltOptions(Options):
     kind: Literal["sjlt"] = "sjlt"
     size: int | None = Field(default=None, gt=0)
     """Number of columns; left out, 100,000 or as many as a smaller network has parameters."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the columns and signs."""
     nonzeros: int = Field(default=1, gt=0)
     """s: columns that every parameter is added to; more cost more and vary less."""

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pipeline.config import Options
+from pipeline.config import Options, Seed
 from pipeline.sketch.base import (
     ElementSketch,
     ParameterSlot,
@@ -30,7 +30,7 @@ class StratifiedOptions(Options):
     kind: Literal["stratified"] = "stratified"
     size: int | None = Field(default=None, gt=0)
     """Number of kept parameters; left out, 100,000 or all of a smaller network."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the samples."""
     allocation: Literal["proportional", "equal"] = "proportional"
     """Columns per layer: by its number of parameters, or the same for all."""

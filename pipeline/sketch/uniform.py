@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pipeline.config import Options
+from pipeline.config import Options, Seed
 from pipeline.sketch.base import ElementSketch, checked_size, parameter_count
 
 
@@ -22,7 +22,7 @@ class UniformOptions(Options):
     kind: Literal["uniform"] = "uniform"
     size: int | None = Field(default=None, gt=0)
     """Number of kept parameters; left out, 100,000 or all of a smaller network."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the sample and of its order."""
 
 

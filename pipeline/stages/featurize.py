@@ -91,8 +91,9 @@ def make_extractor(spec: FeaturizeSpec) -> FeatureExtractor:
             f"the weights changed while the run was going: planned {spec.state_digest[:12]}, "
             f"loaded {found[:12]}. Run the command again."
         )
+    module = network.module.double() if spec.compute_dtype == "float64" else network.module
     return FeatureExtractor(
-        network.module,
+        module,
         build_sketch(spec.sketch, network.module),
         output=spec.output,
         capture=network.head,

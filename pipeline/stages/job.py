@@ -110,12 +110,6 @@ def make_instrument(config: RunConfig, weights: Path | None = None) -> Instrumen
     for note in network.notes:
         logger.warning("%s", note)
     sketch = build_sketch(config.sketch, network.module)
-    if config.kernel.sizes and not sketch.prefix_closed:
-        raise InputError(
-            f"the first columns of a {sketch.kind} sketch are no smaller sketch of the same kind; "
-            "sizes need sketch.kind: uniform.",
-            "kernel.sizes",
-        )
     return Instrument(network, sketch, options, network.state_digest())
 
 

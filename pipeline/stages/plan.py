@@ -5,7 +5,6 @@ from rich.table import Table
 from pipeline.data.preprocess import Preprocess, load_batch
 from pipeline.distributed.cluster import cluster_address, cluster_resources
 from pipeline.jacobian.costs import sample_costs
-from pipeline.models.network import check_forward
 from pipeline.planner import JobFacts, Machine, Plan, read_machine
 from pipeline.planner import make_plan as planned
 from pipeline.planner.describe import ROAD_COLUMNS, plan_rows, road_rows
@@ -14,6 +13,7 @@ from pipeline.planner.roads import STRATEGIES, Strategy
 from pipeline.registry import RunConfig
 from pipeline.stages.features import provenance, store_path
 from pipeline.stages.job import Instrument, Job
+from pipeline.stages.preflight import refuse_misfits
 
 
 def make_plan(job: Job, instrument: Instrument, machine: Machine | None = None) -> Plan:
@@ -54,7 +54,7 @@ def job_facts(job: Job, instrument: Instrument) -> JobFacts:
     """The counts that bytes and FLOPs follow from; two images are decoded and run forward."""
     config, network = job.config, instrument.network
     samples = load_batch(job.split("train"), slice(0, 2), Preprocess(config.benchmark.preprocess))
-    check_forward(network, samples)
+    refuse_misfits(job, instrument, samples)
     costs = sample_costs(network.module, samples)
     labels = job.split("train").labels
     return JobFacts(

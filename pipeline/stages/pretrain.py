@@ -24,10 +24,6 @@ def pretrain(job: Job) -> Path | None:
     options = job.config.pretrain
     if options is None:
         return None
-    if "pretrain" not in job.benchmark.splits:
-        raise InputError(
-            f"the benchmark {job.benchmark.name} has no split to pretrain on.", "pretrain"
-        )
     split = job.split("pretrain")
     provenance = stage_provenance(
         "pretrain",
@@ -81,6 +77,12 @@ def train(
         for rows in torch.randperm(len(inputs), generator=order).split(batch_size):
             logits = run_model(module, inputs[rows])
             loss = nn.functional.cross_entropy(logits, labels[rows])
+            if not torch.isfinite(loss):
+                raise InputError(
+                    f"training diverged: its loss is {loss.item()}. Lower the learning rate "
+                    f"({learning_rate}).",
+                    "pretrain.learning_rate",
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -38,6 +38,10 @@ def run_stage(
     seconds = time.perf_counter() - started
     folder.record_timing(name, {**facts, "seconds": seconds})
     folder.record_event("stage_done", stage=name, seconds=round(seconds, 3), **facts)
-    shown = ", ".join(f"{key} {value}" for key, value in facts.items())
+    shown = ", ".join(f"{key} {_short(value)}" for key, value in facts.items())
     logger.info("%s: %s%.1f s", name, f"{shown}, " if shown else "", seconds)
     return True
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

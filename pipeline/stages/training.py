@@ -31,7 +31,6 @@ from pipeline.stages.job import Instrument, Job, stage_provenance
 from pipeline.stages.predictions import write_method_predictions
 from pipeline.stages.stage import run_stage
 from pipeline.stages.training_images import joined, split_images, training_preprocess
-from pipeline.types import InputError
 
 Trained = FinetuneOptions | ScratchOptions | LpFtOptions
 """Options of the methods that train."""
@@ -84,12 +83,6 @@ def run_training(
     ``probe`` is the head that LP-FT starts from: a linear probe that has not seen the selection
     rows.
     """
-    if not job.benchmark.classes:
-        raise InputError(
-            f"{options.kind} learns classes, and {job.benchmark.name} has real targets. "
-            "Leave it out.",
-            "baselines",
-        )
     spec = make_training_spec(job, options, instrument.model_options, plan, probe)
     method = options.kind
     provenance = stage_provenance(

@@ -69,12 +69,12 @@ def test_rows_that_do_not_fit_are_refused(camera, rows, message):
 
 
 def test_a_listed_image_that_is_missing_is_named_or_skipped(camera, tmp_path):
-    path = camera(["1,a,train", "1,b,train", "1,a,id_test"])
+    path = camera(["1,a,train", "1,b,train", "1,a,id_test", "2,a,train"])
     (tmp_path / "1.jpg").unlink()
     with pytest.raises(InputError, match=r"1\.jpg: No such file"):
         build(TableOptions(path=path, holdout=0))
     built = build(TableOptions(path=path, holdout=0, on_bad="skip"))
-    assert len(built.splits["train"]) == 1
+    assert len(built.splits["train"]) == 2
 
 
 def test_a_file_that_is_no_table_is_refused(tmp_path):

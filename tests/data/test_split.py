@@ -102,3 +102,19 @@ def test_the_main_ood_split_comes_first():
     names = ["train", "ood_blur", "ood_test", "ood_a"]
     splits = {name: split(name, seed=i) for i, name in enumerate(names)}
     assert Benchmark("b", ["a", "b"], splits).ood_splits == ["ood_test", "ood_blur", "ood_a"]
+
+
+def test_a_single_class_is_no_classification():
+    with pytest.raises(InputError, match="b has one class, only; a classification needs two"):
+        Benchmark("b", ["only"], {"train": split("train", labels=[0] * 6)})
+
+
+@pytest.mark.parametrize("targets", [np.ones((6, 1)), 1e300 * np.arange(6.0)[:, None]])
+def test_targets_that_do_not_vary_or_overflow_are_refused(targets):
+    with pytest.raises(InputError, match="training targets' standard deviation is"):
+        Benchmark("b", [], {"train": split("train", labels=targets)})
+
+
+def test_an_empty_validation_split_names_the_holdout():
+    with pytest.raises(InputError, match=r"split val is empty\. Raise benchmark\.holdout"):
+        Benchmark("b", ["x", "y"], {"train": split("train"), "val": split("val", 0)})

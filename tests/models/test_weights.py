@@ -1,5 +1,7 @@
+import contextlib
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -145,3 +147,17 @@ def test_ignored_entries_are_dropped_and_kept_ones_stay():
     load_into(target, state | {"aux.w": torch.ones(1)}, "w.pt", ignore=("aux.",), keep=("3.",))
     assert torch.equal(target[3].weight, head)
     assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_no_bytes_raise_anything_but_a_refusal(tmp_path):
+    rng = np.random.default_rng(0)
+    torch.save({"weight": torch.ones(2, 2)}, tmp_path / "sound.pth")
+    sound = (tmp_path / "sound.pth").read_bytes()
+    path = tmp_path / "damaged.pth"
+    for trial in range(300):
+        damaged = bytearray(rng.bytes(40) if trial % 2 else sound)
+        for position in rng.integers(0, len(damaged), 6):
+            damaged[position] = int(rng.integers(256))
+        path.write_bytes(damaged[: rng.integers(1, len(damaged) + 1)])
+        with contextlib.suppress(InputError):
+            load_checkpoint(path)

@@ -269,20 +269,6 @@ def test_two_baselines_of_one_kind_are_refused(tmp_path):
         small_config(tmp_path, "baselines=[finetune, {kind: finetune, epochs: 3}]")
 
 
-def test_a_regression_has_nothing_to_classify(prepared, tmp_path):
-    job = prepared.fresh(tmp_path / "run", [short("scratch")])
-    regression = Benchmark(
-        "digits",
-        [],
-        {
-            name: replace(split, labels=split.labels.astype(np.float64)[:, None])
-            for name, split in job.benchmark.splits.items()
-        },
-    )
-    with pytest.raises(InputError, match="real targets"):
-        prepared.train(replace(job, benchmark=regression))
-
-
 def test_a_worker_trains_a_point_from_the_pickled_spec(prepared, finished, tmp_path, monkeypatch):
     job = prepared.fresh(tmp_path / "run", [short("finetune")])
     spec = training.make_training_spec(
