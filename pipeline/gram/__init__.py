@@ -22,7 +22,7 @@ from pipeline.gram.memory import gram_bytes, prefix_bytes, shard_bytes
 from pipeline.gram.panels import PANEL_COLUMNS
 from pipeline.gram.primal import gram_primal
 from pipeline.gram.rows import gram, gram_rows
-from pipeline.gram.shards import shard_to_disk
+from pipeline.gram.shards import shard_rows, shard_to_disk
 from pipeline.gram.sources import PanelSource
 
 __all__ = [
@@ -42,5 +42,6 @@ __all__ = [
     "resident",
     "save_by_rows",
     "shard_bytes",
+    "shard_rows",
     "shard_to_disk",
 ]

@@ -4,6 +4,10 @@
       rows.npy    K of the worker's rows with all training rows, float32 (h, n)
       cross.npy   all other rows with the worker's rows, float32 (m, h)
 
+K is symmetric, so each pair of workers' blocks is made by one of them: the columns of the others
+are zeros in ``rows.npy``, and :func:`shard_rows` takes them from the worker that made them. Made
+twice, the two would differ in rounding, and an unsymmetric K stalls conjugate gradients.
+
 Features are read a chunk of rows at a time, each multiplied with the worker's own: the panels of
 all rows, which a whole kernel's pass keeps, would outgrow the worker's share of K.
 """
@@ -25,6 +29,7 @@ from pipeline.gram.accumulate import add_product, new_block
 from pipeline.gram.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.gram.disk import CHECKPOINT_SECONDS
 from pipeline.gram.file_rows import save_by_rows
+from pipeline.gram.finish import mirror_lower
 from pipeline.gram.memory import CHUNK_ROWS
 from pipeline.gram.panels import (
     PANEL_COLUMNS,
@@ -54,35 +59,40 @@ class Piece:
 
 def shard_to_disk(
     sources: Sequence[PanelSource],
-    training: int,
-    rows: slice,
+    parts: Sequence[slice],
+    rank: int,
     target: Path,
     *,
     provenance: Mapping[str, Any],
     panel_columns: int = PANEL_COLUMNS,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> None:
-    """Write the kernels of ``rows``, of the stacked sources' first ``training`` ones, unless done.
+    """Write the kernels of one worker's rows, ``parts[rank]`` of the stacked sources, unless done.
 
-    The sources are the training rows' first, then all others'. Sums are float32, panel after panel
-    in order. A killed pass goes on from its last checkpoint, which lies beside ``target``.
+    The sources are those of the training rows, which the workers share in ``parts``, then all
+    others'. Sums are float32, panel after panel in order. A killed pass goes on from its last
+    checkpoint, which lies beside ``target``.
     """
+    rows, training = parts[rank], parts[-1].stop
     if is_done(target, provenance):
         logger.info("kernel: rows %d to %d are there", rows.start, rows.stop)
         return
     stack = StackedSource(sources)
+    wanted = [parts[other] for other in partners(rank, len(parts))]
+    wanted.append(slice(training, stack.shape[0]))
     block = new_block(rows.stop - rows.start, stack.shape[0])
     checkpoint = target.with_name(f"{target.name}.checkpoint")
     start = load_checkpoint(checkpoint, rows.start, [block])
     ranges = [r for r in column_ranges_of(stack.shape[1], width=panel_columns) if r.start >= start]
     saved = time.monotonic()
-    for done in _passes(stack, rows, block, ranges):
+    for done in _passes(stack, rows, wanted, block, ranges):
         if done < stack.shape[1] and time.monotonic() - saved >= checkpoint_seconds:
             save_checkpoint(checkpoint, rows.start, done, [block])
             saved = time.monotonic()
     factors = _row_factors(stack)
     block *= factors[rows, None]
     block *= factors
+    mirror_lower(torch.from_numpy(block[:, rows]))
     with new_artefact(target, provenance) as folder:
         own = block[:, :training]
         save_by_rows(folder / "rows.npy", (len(own), training), own.__getitem__)
@@ -90,8 +100,29 @@ def shard_to_disk(
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
+def partners(rank: int, workers: int) -> list[int]:
+    """The workers whose blocks with this one it makes: itself and half of the others."""
+    half = [(rank + distance) % workers for distance in range((workers + 1) // 2)]
+    opposite = workers % 2 == 0 and rank < workers // 2
+    return [*half, rank + workers // 2] if opposite else half
+
+
+def shard_rows(shards: Sequence[Path], parts: Sequence[slice], rank: int) -> np.ndarray:
+    """All columns of a worker's rows of K, float32 (h, n), from all workers' finished shards."""
+    own = parts[rank]
+    K: np.ndarray = np.load(shards[rank] / "rows.npy")
+    for other in set(range(len(parts))) - set(partners(rank, len(parts))):
+        made = np.load(shards[other] / "rows.npy", mmap_mode="r")
+        K[:, parts[other]] = made[:, own].T
+    return K
+
+
 def _passes(
-    stack: StackedSource, rows: slice, block: np.ndarray, ranges: Sequence[slice]
+    stack: StackedSource,
+    rows: slice,
+    wanted: Sequence[slice],
+    block: np.ndarray,
+    ranges: Sequence[slice],
 ) -> Iterator[int]:
     """Add the products of each range of columns to the block; the columns done so far."""
     if not ranges:
@@ -109,7 +140,7 @@ def _passes(
         stack.sources[piece.source].read(piece.columns, values, piece.rows)
         return values
 
-    pieces = [piece for columns in ranges for piece in _pieces(stack, rows, columns)]
+    pieces = [piece for columns in ranges for piece in _pieces(stack, rows, wanted, columns)]
     for number, (piece, values) in enumerate(read_ahead(load, pieces)):
         chunk = converted(values, work)
         weightings[piece.source].apply(chunk, piece.columns)
@@ -122,12 +153,13 @@ def _passes(
             yield piece.columns.stop
 
 
-def _pieces(stack: StackedSource, rows: slice, columns: slice) -> Iterator[Piece]:
-    """The worker's own rows first, then all rows, chunk by chunk."""
-    for own in (True, False):
+def _pieces(
+    stack: StackedSource, rows: slice, wanted: Sequence[slice], columns: slice
+) -> Iterator[Piece]:
+    """The worker's own rows first, then those wanted, chunk by chunk."""
+    for own, taken in [(True, rows), *((False, part) for part in wanted)]:
         for source, placed in enumerate(stack.row_ranges):
-            start = max(placed.start, rows.start) if own else placed.start
-            stop = min(placed.stop, rows.stop) if own else placed.stop
+            start, stop = max(placed.start, taken.start), min(placed.stop, taken.stop)
             for part in row_ranges(max(0, stop - start), CHUNK_ROWS):
                 first = start + part.start
                 inside = slice(first - placed.start, start + part.stop - placed.start)

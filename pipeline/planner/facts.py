@@ -36,6 +36,8 @@ class JobFacts:
     """Working memory of one sample in a batch beside its feature row, in bytes."""
     input_bytes: int
     """One decoded and preprocessed sample, in bytes."""
+    selection: str = "val"
+    """The split on which the choice is made."""
     refit: str | None = None
     """The split whose rows join the training rows for the final fit."""
     prefixes: int = 0
@@ -61,6 +63,17 @@ class JobFacts:
     def m(self) -> int:
         """All other rows."""
         return (self.samples - self.splits["train"]) * self.outputs
+
+    @property
+    def val(self) -> int:
+        """Rows on which the choice is made."""
+        return self.splits.get(self.selection, 0) * self.outputs
+
+    @property
+    def largest(self) -> int:
+        """Rows of the largest split that is only predicted."""
+        others = [samples for name, samples in self.splits.items() if name != "train"]
+        return max(others, default=0) * self.outputs
 
     @property
     def fitted_rows(self) -> int:

@@ -114,6 +114,8 @@ def _roads(
     problem = KernelProblem(
         n=facts.n,
         m=facts.m,
+        val=facts.val,
+        largest=facts.largest,
         fitted=facts.fitted_rows,
         p=facts.p,
         k=facts.targets,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.gram.memory import ALLOWANCE, block_rows, gram_bytes
+from pipeline.gram.memory import ALLOWANCE, block_rows, gram_bytes, shard_bytes
 from pipeline.gram.panels import PANEL_COLUMNS
 from pipeline.planner.solving import FLOAT64, SolveCost, solve_costs
 from pipeline.planner.units import bytes_text
@@ -35,6 +35,10 @@ class KernelProblem:
     """Training rows."""
     m: int
     """Rows of the other splits."""
+    val: int = 0
+    """Of these, the rows on which the choice is made."""
+    largest: int = 0
+    """Rows of the largest of the other splits."""
     fitted: int
     """Rows of the largest system solved: more than n when the final fit has more."""
     p: int
@@ -115,7 +119,7 @@ def memory_road(problem: KernelProblem) -> Road:
         "memory",
         solve,
         workers=1,
-        process_bytes=max(gram, K + solve.vector_bytes),
+        process_bytes=max(gram, K + solve.in_process(1)),
         disk_bytes=problem.kernel_bytes,
         gram_flops=_triangle_flops(problem),
         gram_read_bytes=_one_pass(problem),
@@ -125,22 +129,24 @@ def memory_road(problem: KernelProblem) -> Road:
 
 
 def sharded_road(problem: KernelProblem) -> Road:
-    """Each worker holds n/w rows of K and reads all features for them."""
-    n, m, w = problem.fitted, problem.m, problem.workers
+    """Each worker holds n/w rows of K, and makes half of the blocks that it shares with others."""
+    n, w = problem.fitted, problem.workers
+    m = problem.n + problem.m - n
     rows = -(-n // w)
-    K = int(ALLOWANCE * FLOAT32 * rows * (n + m))
-    gathered = 2 * n * problem.k * FLOAT64
-    solve = _solve(problem, dense=False, workers=w, beside=K + gathered)
+    K = FLOAT32 * rows * (n + m)
+    beside = K + 2 * n * problem.k * FLOAT64
+    solve = _solve(problem, dense=False, workers=w, beside=beside)
+    made = n * (w // 2 + 1) / w  # training rows that a worker multiplies with its own
     return _road(
         problem,
         "sharded",
         solve,
         workers=w,
-        process_bytes=K + max(problem.panel_bytes(n + rows), gathered + solve.vector_bytes // w),
-        disk_bytes=FLOAT32 * problem.n * m,
-        gram_flops=2.0 * n * (n + m) * problem.p,
-        gram_read_bytes=w * _one_pass(problem),
-        step_flops=2.0 * n**2 * problem.k,
+        process_bytes=max(shard_bytes(rows, n, m, p=problem.p), beside + solve.in_process(w)),
+        disk_bytes=FLOAT32 * n * (n + m),
+        gram_flops=2.0 * n * (made + m) * problem.p,
+        gram_read_bytes=(w * (made + m) + n) * problem.p * problem.itemsize,
+        step_flops=2.0 * n * (n + problem.val) * problem.k,
         step_memory_bytes=FLOAT32 * n**2,
         step_network_bytes=(w - 1) * n * problem.k * FLOAT64,
     )
@@ -153,6 +159,7 @@ def disk_road(problem: KernelProblem) -> Road:
     tile = SMALLEST_BLOCK * problem.fitted * FLOAT64
     solve = _solve(problem, dense=False, workers=1, beside=tile)
     whole = gram_bytes(n, m, p=problem.p)
+    whole_file = FLOAT32 * problem.fitted**2 if problem.fitted > n else 0
     if problem.process_bytes >= whole or problem.process_bytes < least:
         read, block = _one_pass(problem), n
     else:
@@ -163,8 +170,8 @@ def disk_road(problem: KernelProblem) -> Road:
         "disk",
         solve,
         workers=1,
-        process_bytes=max(least, tile + solve.vector_bytes),
-        disk_bytes=problem.kernel_bytes + FLOAT32 * block * n,
+        process_bytes=max(least, tile + solve.in_process(1)),
+        disk_bytes=problem.kernel_bytes + FLOAT32 * block * n + whole_file,
         gram_flops=_triangle_flops(problem),
         gram_read_bytes=read,
         step_flops=2.0 * problem.fitted**2 * problem.k,
@@ -173,12 +180,15 @@ def disk_road(problem: KernelProblem) -> Road:
 
 
 def matrix_free_road(problem: KernelProblem) -> Road:
-    """K is never formed: each product goes through the features, panel by panel."""
-    n, w = problem.fitted, problem.workers
-    panels = problem.panel_bytes(-(-n // w))
+    """K is never formed: each product goes through the features, panel by panel.
+
+    What is predicted goes through them as well: the rows of the choice at every step.
+    """
+    n, w, val = problem.fitted, problem.workers, problem.val
+    panels = problem.panel_bytes(-(-(n + problem.largest) // w))
     moments = 2 * min(PANEL_COLUMNS, problem.p) * problem.k * FLOAT64
     solve = _solve(problem, dense=False, workers=w, beside=panels + moments)
-    process = panels + moments + solve.vector_bytes // w
+    process = panels + moments + solve.in_process(w)
     features = n * problem.p * problem.itemsize
     resident = process + features // w <= problem.process_bytes
     return _road(
@@ -190,10 +200,11 @@ def matrix_free_road(problem: KernelProblem) -> Road:
         disk_bytes=0,
         gram_flops=0.0,
         gram_read_bytes=features if resident else 0.0,
-        step_flops=4.0 * n * problem.p * problem.k,
+        step_flops=(4.0 * n + 2.0 * (n + val)) * problem.p * problem.k,
         step_memory_bytes=features if resident else 0.0,
         step_disk_bytes=0.0 if resident else features,
-        step_network_bytes=2 * (w - 1) * problem.p * problem.k * FLOAT64,
+        # For the product, and for the rows of the choice.
+        step_network_bytes=(2 if val else 1) * 2 * (w - 1) * problem.p * problem.k * FLOAT64,
         after_flops=2.0 * problem.m * problem.p * problem.k,
     )
 
@@ -240,9 +251,9 @@ def _road(
 
 def _solve(problem: KernelProblem, *, dense: bool, workers: int, beside: int) -> SolveCost:
     """The first method whose vectors fit beside what a process holds anyway, or the smallest."""
-    costs = solve_costs(problem.fitted, problem.k, dense=dense)
+    costs = solve_costs(problem.fitted, problem.k, problem.val, dense=dense)
     room = problem.process_bytes - beside
-    fitting = [cost for cost in costs if cost.vector_bytes // workers <= room]
+    fitting = [cost for cost in costs if cost.in_process(workers) <= room]
     return fitting[0] if fitting else costs[-1]
 
 

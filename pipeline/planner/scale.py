@@ -50,8 +50,8 @@ def scale_points(
 ) -> list[ScalePoint]:
     """Every combination; the machine gives rates, memory of a device, and disk.
 
-    Other splits count as a tenth of the training rows. Where the features are to lie is not asked:
-    their bytes are in the answer.
+    Two other splits of a twentieth of the training rows each; the choice is made on one. Where the
+    features are to lie is not asked: their bytes are in the answer.
     """
     memory = machine.gpu_memory_bytes if machine.gpus else machine.memory_bytes
     points = []
@@ -61,6 +61,8 @@ def scale_points(
                 problem = KernelProblem(
                     n=n,
                     m=n // 10,
+                    val=n // 20,
+                    largest=n // 20,
                     fitted=n,
                     p=p,
                     k=k,

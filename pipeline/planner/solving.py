@@ -31,18 +31,25 @@ class SolveCost:
     steps: int
     """Products of K with k vectors."""
     vector_bytes: int
-    """Memory for what is kept beside K, in bytes."""
+    """Memory for what is kept beside K, in bytes; workers share it."""
+    replicated_bytes: int = 0
+    """What every worker keeps besides: the basis on the rows of the choice."""
     flops: float
     """Arithmetic beside the products."""
 
+    def in_process(self, workers: int) -> int:
+        """Bytes in each of some workers."""
+        return self.vector_bytes // workers + self.replicated_bytes
 
-def solve_costs(n: int, k: int, *, dense: bool) -> list[SolveCost]:
+
+def solve_costs(n: int, k: int, val: int = 0, *, dense: bool) -> list[SolveCost]:
     """The methods that apply, the preferred first; ``dense`` says that K is in one memory."""
     basis = min(n, EXPECTED_STEPS * k)
     lanczos = SolveCost(
         method="lanczos",
         steps=EXPECTED_STEPS,
         vector_bytes=BASIS_COPIES * n * basis * FLOAT64,
+        replicated_bytes=BASIS_COPIES * val * basis * FLOAT64,
         # Twice orthogonalized against everything before: 8nkj for the block after j columns.
         flops=4.0 * n * basis**2,
     )

@@ -78,13 +78,13 @@ def _make_blocks(
         held_out = tests.pop(job.config.selection)
         gram_to_disk(held_out, tests, folder / REFIT, work / REFIT, **form)
         if road.plan.strategy == "disk":
-            _join(folder, job.config.selection)
+            join_refit(folder, job.config.selection)
     n, p = opened["train"].shape
     rows = sum(store.shape[0] for store in opened.values())
     return {"n": n, "p": p, "bytes_read": rows * p * opened["train"].dtype.itemsize}
 
 
-def _join(folder: Path, selection: str) -> None:
+def join_refit(folder: Path, selection: str) -> None:
     """K among training and selection rows in one file, a tile of rows in memory."""
     blocks = [folder / "train.npy", folder / f"{selection}.npy", folder / REFIT / "train.npy"]
     K, cross, own = (np.load(file, mmap_mode="r") for file in blocks)
@@ -120,8 +120,8 @@ def make_shard(view: KernelView, work: Path, key: str) -> None:
     rows = view.rows(refit=True)
     shard_to_disk(
         [FeatureStore.open(spec.stores[name]) for name in (*spec.fitted, *spec.others)],
-        sum(spec.sizes[name] for name in spec.fitted),
-        rows,
+        spec.parts(view.group.size),
+        rank,
         shard_folder(work, rank),
         provenance={"kernel": key, "rows": [rows.start, rows.stop]},
     )

@@ -68,6 +68,7 @@ def job_facts(job: Job, instrument: Instrument) -> JobFacts:
         flops_per_sample=costs.flops,
         bytes_per_sample=costs.bytes,
         input_bytes=samples[0].numel() * samples.element_size(),
+        selection=config.selection,
         refit=config.selection if config.refit else None,
         prefixes=len(config.kernel.sizes),
         stored_bytes=_stored(job, instrument),

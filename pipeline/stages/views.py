@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.gram import FeaturePanels, FileRows, PanelSource, resident
+from pipeline.gram import FeaturePanels, FileRows, PanelSource, resident, shard_rows
 from pipeline.planner.roads import Strategy
 from pipeline.solvers.cross import CrossKernel, DenseCross
 from pipeline.solvers.feature_kernel import FeatureCross, FeatureKernel
@@ -66,6 +66,7 @@ class KernelView:
         self.group = group
         self.n = spec.sizes["train"]
         self._given: list[SharedKernel] = []
+        self._sent = group.sent
 
     def operator(self, *, refit: bool = False) -> SharedKernel:
         """The kernel among the training rows."""
@@ -82,10 +83,18 @@ class KernelView:
         return self._parts(refit)[self.group.rank]
 
     def take_work(self) -> dict[str, int]:
-        """Products with one column, and bytes sent by all workers, since this was last asked."""
+        """Products with one column, and bytes sent by all workers, since this was last asked.
+
+        Beside the products, inner products and predictions are sent around.
+        """
         given, self._given = self._given, []
-        sent = sum(operator.sent for operator in given) * self.group.size
-        return {"products": sum(operator.products for operator in given), "bytes_sent": sent}
+        before, self._sent = self._sent, self.group.sent
+        in_products = sum(operator.sent for operator in given)
+        return {
+            "products": sum(operator.products for operator in given),
+            "bytes_sent_in_products": in_products * self.group.size,
+            "bytes_sent": (self._sent - before) * self.group.size,
+        }
 
     def _parts(self, refit: bool) -> list[slice]:
         parts = self.spec.parts(self.group.size)
@@ -145,11 +154,14 @@ class ShardView(KernelView):
 
     @cached_property
     def _rows(self) -> Float[Tensor, "h n"]:
-        return self._load("rows")
+        parts = self.spec.parts(self.group.size)
+        shards = [shard_folder(self.spec.kernel, rank) for rank in range(self.group.size)]
+        return torch.from_numpy(shard_rows(shards, parts, self.group.rank)).to(self.group.device)
 
     @cached_property
     def _cross(self) -> Float[Tensor, "m h"]:
-        return self._load("cross")
+        file = shard_folder(self.spec.kernel, self.group.rank) / "cross.npy"
+        return torch.from_numpy(np.load(file)).to(self.group.device)
 
     def cross(self, split: str, *, refit: bool = False) -> CrossKernel:
         """The split's columns of this worker's rows."""
@@ -165,10 +177,6 @@ class ShardView(KernelView):
         parts = self._parts(refit)
         own = parts[self.group.rank]
         return RowKernel(self._rows[: own.stop - own.start, : parts[-1].stop], parts, self.group)
-
-    def _load(self, name: str) -> Tensor:
-        file = shard_folder(self.spec.kernel, self.group.rank) / f"{name}.npy"
-        return torch.from_numpy(np.load(file)).to(self.group.device)
 
 
 class FeatureView(KernelView):

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.gram import FeaturePanels, FileRows, gram_blocks, resident, shard_to_disk, shards
+from pipeline.gram import (
+    FeaturePanels,
+    FileRows,
+    gram_blocks,
+    resident,
+    shard_rows,
+    shard_to_disk,
+    shards,
+)
+from pipeline.gram.shards import partners
 from pipeline.gram.sources import ArraySource, RowRange
 from pipeline.solvers.feature_kernel import FeatureKernel
 from pipeline.solvers.group import shares
@@ -38,34 +47,43 @@ def whole(features):
     return gram_blocks(train, {"other": other}, panel_columns=WIDTH)
 
 
-def write(features, rows, target, **options):
-    shard_to_disk(sources(features), N, rows, target, provenance={}, panel_columns=WIDTH, **options)
+def write(features, rank, target, workers=3, **options):
+    options = {"provenance": {}, "panel_columns": WIDTH, **options}
+    shard_to_disk(sources(features), shares(N, workers), rank, target, **options)
 
 
-def test_shards_are_the_rows_of_the_whole(features, tmp_path):
-    expected = whole(features)
-    for rank, rows in enumerate(shares(N, 3)):
-        write(features, rows, tmp_path / str(rank))
-        found = np.load(tmp_path / str(rank) / "rows.npy")
-        np.testing.assert_allclose(found, expected["train"][rows], rtol=1e-5, atol=1e-4)
-        crosses = np.load(tmp_path / str(rank) / "cross.npy")
-        np.testing.assert_allclose(crosses, expected["other"][:, rows], rtol=1e-5, atol=1e-4)
-        assert found.flags.c_contiguous
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 5])
+def test_shards_are_the_rows_of_the_whole_and_symmetric(features, tmp_path, workers):
+    expected, parts = whole(features), shares(N, workers)
+    folders = [tmp_path / str(rank) for rank in range(workers)]
+    for rank, folder in enumerate(folders):
+        write(features, rank, folder, workers)
+        crosses = np.load(folder / "cross.npy")
+        np.testing.assert_allclose(crosses, expected["other"][:, parts[rank]], rtol=1e-5, atol=1e-4)
         assert crosses.flags.c_contiguous
+    K = np.vstack([shard_rows(folders, parts, rank) for rank in range(workers)])
+    np.testing.assert_allclose(K, expected["train"], rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(K, K.T)
+
+
+def test_each_pair_of_workers_is_made_once():
+    for workers in range(1, 9):
+        pairs = [frozenset((r, other)) for r in range(workers) for other in partners(r, workers)]
+        assert len(pairs) == len(set(pairs)) == workers * (workers + 1) // 2
 
 
 def test_rows_of_two_sources_can_be_training_rows_together(features, tmp_path):
-    rows = slice(60, 80)
-    shard_to_disk(sources(features), N + M, rows, tmp_path / "x", provenance={})
+    parts = [slice(0, 60), slice(60, N + M)]
+    for rank in range(2):
+        shard_to_disk(sources(features), parts, rank, tmp_path / str(rank), provenance={})
+    found = shard_rows([tmp_path / "0", tmp_path / "1"], parts, 1)
     expected = whole(features)
-    found = np.load(tmp_path / "x" / "rows.npy")
-    np.testing.assert_allclose(found[10:, :N], expected["other"][:10], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found[10:, :N], expected["other"], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(found[:10, :N], expected["train"][60:], rtol=1e-5, atol=1e-4)
 
 
 def test_a_killed_pass_goes_on_from_its_checkpoint(features, tmp_path, monkeypatch):
-    rows = slice(10, 40)
-    write(features, rows, tmp_path / "undisturbed")
+    write(features, 1, tmp_path / "undisturbed")
     calls = []
     real = shards.add_product
 
@@ -77,22 +95,23 @@ def test_a_killed_pass_goes_on_from_its_checkpoint(features, tmp_path, monkeypat
 
     monkeypatch.setattr(shards, "add_product", interrupted)
     with pytest.raises(Killed):
-        write(features, rows, tmp_path / "x", checkpoint_seconds=0.0)
+        write(features, 1, tmp_path / "x", checkpoint_seconds=0.0)
     assert not (tmp_path / "x").exists()
     before = len(calls)
-    write(features, rows, tmp_path / "x", checkpoint_seconds=0.0)
-    pieces = -(-(N) // 16) + -(-M // 16)
-    assert len(calls) - before < pieces * -(-P // WIDTH)
+    write(features, 1, tmp_path / "x", checkpoint_seconds=0.0)
     for name in ("rows.npy", "cross.npy"):
         expected = (tmp_path / "undisturbed" / name).read_bytes()
         assert (tmp_path / "x" / name).read_bytes() == expected
     assert not (tmp_path / "x.checkpoint").exists()
+    resumed = len(calls) - before
+    write(features, 1, tmp_path / "again")
+    assert resumed < len(calls) - before - resumed
 
 
 def test_a_finished_shard_is_not_made_again(features, tmp_path, monkeypatch):
-    write(features, slice(0, 30), tmp_path / "x")
+    write(features, 0, tmp_path / "x")
     monkeypatch.setattr(shards, "add_product", None)
-    write(features, slice(0, 30), tmp_path / "x")
+    write(features, 0, tmp_path / "x")
 
 
 def test_a_kernel_in_a_file_multiplies_as_in_memory(features, tmp_path, monkeypatch):

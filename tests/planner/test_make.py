@@ -22,14 +22,21 @@ def test_an_ordinary_job_keeps_its_kernel_in_memory(facts, laptop):
 
 
 def test_limits_lead_to_every_road(facts, laptop):
-    def strategy(memory, executor, **strategies):
+    def strategy(memory, executor):
         limits = LimitsOptions(memory=memory)
-        return make_plan(facts, laptop, executor=executor, limits=limits, **strategies).strategy
+        return make_plan(facts, laptop, executor=executor, limits=limits).strategy
 
     assert strategy("2GiB", LOCAL) == "memory"
     assert strategy("1GiB", LOCAL) == "disk"
-    assert strategy("1100MiB", TWO) == "matrix_free"
-    assert strategy("1100MiB", TWO, strategies=("memory", "sharded")) == "sharded"
+    assert strategy("1300MiB", TWO) == "matrix_free"
+    assert strategy("900MiB", TWO) == "sharded"
+
+
+def test_a_road_that_cannot_be_taken_is_not_chosen(facts, laptop):
+    limits = LimitsOptions(memory="1300MiB")
+    plan = make_plan(facts, laptop, executor=TWO, limits=limits, strategies=("memory", "disk"))
+    assert plan.strategy == "disk"
+    assert {road.strategy for road in plan.roads} == {"memory", "disk"}
 
 
 def test_a_full_disk_leaves_the_road_without_a_kernel(facts, laptop):
@@ -43,7 +50,7 @@ def test_the_choice_of_a_road_says_why(facts, laptop):
 
 
 def test_workers_that_share_a_machine_share_its_memory(facts, laptop):
-    large = replace(facts, splits={"train": 50_000})
+    large = replace(facts, splits={"train": 60_000})
     alone = make_plan(large, replace(laptop, disk_bytes=None), executor=TWO)
     apart = make_plan(large, replace(laptop, disk_bytes=None, nodes=2), executor=TWO)
     sharded = [{r.strategy: r for r in plan.roads}["sharded"].fits for plan in (alone, apart)]
