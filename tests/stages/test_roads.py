@@ -56,27 +56,8 @@ def strategy(folder: RunFolder) -> str:
 
 
 @pytest.fixture(scope="module")
-def ray_here():
-    """One Ray for the runs in this process; groups find it running and leave it."""
-    ray = pytest.importorskip("ray")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("RAY_AUTH_MODE", "disabled")
-    patch.delenv("RAY_ADDRESS", raising=False)
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=80 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-    )
-    yield
-    ray.shutdown()
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
-def sharded(undisturbed, tmp_path_factory, ray_here) -> RunFolder:
+def sharded(undisturbed, tmp_path_factory, ray_executor) -> RunFolder:
+    ray_executor.stop_workers()
     folder = tmp_path_factory.mktemp("sharded") / "run"
     return run(folder, undisturbed.path.parent / "cache", *SHARDED)
 
@@ -99,7 +80,7 @@ def test_workers_that_share_the_rows_of_K_find_the_same(sharded, undisturbed):
     assert not (sharded.path / "kernel.work").exists()
 
 
-def test_workers_that_share_the_features_find_the_same(undisturbed, tmp_path, ray_here):
+def test_workers_that_share_the_features_find_the_same(undisturbed, tmp_path, free_cluster):
     found = run(tmp_path / "run", undisturbed.path.parent / "cache", *FREE)
     assert strategy(found) == "matrix_free"
     assert_same_results(found, undisturbed)
@@ -114,7 +95,9 @@ def test_a_product_with_shared_rows_sends_n_numbers_a_column(sharded):
     assert fit["bytes_sent"] > fit["bytes_sent_in_products"]
 
 
-def test_a_dead_worker_is_an_error_and_the_same_command_finishes(sharded, undisturbed, tmp_path):
+def test_a_dead_worker_is_an_error_and_the_same_command_finishes(
+    sharded, undisturbed, tmp_path, free_cluster
+):
     from pipeline.distributed.ray_group import GroupFailedError
 
     folder, cache = RunFolder(tmp_path / "run"), undisturbed.path.parent / "cache"
