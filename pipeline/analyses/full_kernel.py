@@ -1,0 +1,150 @@
+"""The full eNTK of k outputs beside the pseudo-NTK that stands for it (paper 003).
+
+Θ (n·k, m·k) holds a k × k block for every pair of samples; rows run sample by sample, output by
+output. The pseudo-NTK Θ̂ (n, m) is the kernel of one scalar: a logit, Σ logits / √k, or a random
+direction; Θ̂ ⊗ I_k stands for Θ. It costs a k-th of the gradients and 1/k² of the memory.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor, nn
+
+from pipeline.jacobian import FeatureExtractor
+from pipeline.jacobian.outputs import Output
+from pipeline.types import InputError, Inputs, batch_size, slice_inputs
+
+BATCH = 32
+"""Samples of one pass."""
+ROOM = 1 << 30
+"""Bytes of gradients held at once."""
+
+
+def kernel_of(
+    model: nn.Module,
+    inputs: Inputs,
+    other: Inputs | None = None,
+    *,
+    output: Output = "all",
+    seed: int = 0,
+    batch: int = BATCH,
+    compute_dtype: str | None = None,
+) -> Float[Tensor, "N M"]:
+    """Θ for ``output="all"``, else Θ̂, over all parameters, float64; no sketch, nothing stored.
+
+    Gradients are computed some samples at a time and multiplied in their own type; no more than
+    ``ROOM`` bytes of them are held, and they are computed again where that is too little.
+    """
+    extract = FeatureExtractor(model, output=output, seed=seed, compute_dtype=compute_dtype)
+    right = inputs if other is None else other
+    rows: list[Tensor] = []
+    for left_rows in _groups(extract, inputs, batch):
+        parts = []
+        for start in range(0, batch_size(right), batch):
+            phi = _rows(extract, slice_inputs(right, slice(start, start + batch)))
+            parts.append((left_rows @ phi.T).double())
+        rows.append(torch.cat(parts, dim=1))
+    K = torch.cat(rows)
+    return (K + K.T) / 2 if other is None else K
+
+
+def _groups(extract: FeatureExtractor, inputs: Inputs, batch: int) -> Iterator[Tensor]:
+    """Gradient rows of all samples, as many batches at once as there is room for."""
+    held: list[Tensor] = []
+    for start in range(0, batch_size(inputs), batch):
+        held.append(_rows(extract, slice_inputs(inputs, slice(start, start + batch))))
+        if sum(phi.nbytes for phi in held) + held[-1].nbytes > ROOM:
+            yield torch.cat(held)
+            held = []
+    if held:
+        yield torch.cat(held)
+
+
+def _rows(extract: FeatureExtractor, inputs: Inputs) -> Float[Tensor, "bq P"]:
+    phi = extract(inputs).phi
+    return phi.reshape(-1, phi.shape[-1])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How well Θ̂ ⊗ I stands for Θ."""
+
+    relative_error: float
+    """‖Θ − Θ̂ ⊗ I‖_F / ‖Θ‖_F"""
+    norm_difference: float
+    """|‖Θ‖_F − ‖Θ̂ ⊗ I‖_F| / ‖Θ‖_F"""
+    lambda_max: tuple[float, float]
+    """Of Θ and of Θ̂."""
+    lambda_min: tuple[float, float]
+    condition: tuple[float, float]
+
+
+def compare_kernels(full: Float[Tensor, "N N"], pseudo: Float[Tensor, "n n"]) -> Comparison:
+    """The comparison of one network's two kernels on the same samples."""
+    k = outputs_per_row(full, pseudo)
+    n = len(pseudo)
+    difference = full.reshape(n, k, n, k) - torch.einsum(
+        "nm,jl->njml", pseudo, torch.eye(k, dtype=pseudo.dtype)
+    )
+    norm, other = float(full.norm()), math.sqrt(k) * float(pseudo.norm())
+    spectra = [torch.linalg.eigvalsh(K) for K in (full, pseudo)]
+    top, bottom = ([float(values[i]) for values in spectra] for i in (-1, 0))
+    pairs = zip(top, bottom, strict=True)
+    condition = [high / low if low > 0 else math.inf for high, low in pairs]
+    return Comparison(
+        relative_error=float(difference.norm()) / norm,
+        norm_difference=abs(norm - other) / norm,
+        lambda_max=(top[0], top[1]),
+        lambda_min=(bottom[0], bottom[1]),
+        condition=(condition[0], condition[1]),
+    )
+
+
+def outputs_per_row(full: Float[Tensor, "N M"], pseudo: Float[Tensor, "n m"]) -> int:
+    """k, from the shapes of both kernels; refused where they do not belong together, or k = 1."""
+    k, rest = divmod(full.shape[0], pseudo.shape[0])
+    if rest or full.shape[1] != k * pseudo.shape[1]:
+        raise InputError(
+            f"a full kernel {tuple(full.shape)} is not k times a pseudo-NTK {tuple(pseudo.shape)}."
+        )
+    if k == 1:
+        raise InputError("the network has one output (k = 1): full and pseudo-NTK are the same.")
+    return k
+
+
+def drift(start: Float[Tensor, "N M"], now: Float[Tensor, "N M"]) -> float:
+    """‖K_t − K_0‖ / ‖K_0‖."""
+    return float((now - start).norm() / start.norm())
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """y = c · x^exponent, fitted by least squares in logarithms."""
+
+    exponent: float
+    stderr: float
+    constant: float
+
+
+def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
+    """The exponent with which y falls or grows; at least three points, all positive."""
+    if len(x) < 3 or len(x) != len(y) or min(*x, *y) <= 0:
+        raise InputError(f"an exponent needs three positive points or more, found {list(y)}.")
+    fit = stats.linregress(np.log(x), np.log(y))
+    return PowerLaw(float(fit.slope), float(fit.stderr), float(np.exp(fit.intercept)))
+
+
+def hanson_wright_bound(backbone: Float[Tensor, "h h"], k: int, delta: float = 0.05) -> float:
+    """The talk's bound on ‖Θ − Θ̂I‖_F/‖Θ‖_F for one pair of samples, with probability 1 − δ.
+
+    (‖Θ^φ‖_F + 4√h) / tr Θ^φ · k log(2k²/δ), Θ^φ (h, h) the eNTK of the penultimate features
+    between the two samples. It holds for a random head with independent entries.
+    """
+    h = len(backbone)
+    numerator = float(backbone.norm()) + 4 * math.sqrt(h)
+    return numerator / float(backbone.trace()) * k * math.log(2 * k**2 / delta)
