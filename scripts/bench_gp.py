@@ -1,0 +1,200 @@
+"""A Gaussian process of a linearized network over n, by four roads.
+
+    python scripts/bench_gp.py [--sizes 125 250 500] [--widths 200 2000 200] [--device cpu|cuda]
+                               [--repeats 1] [--out FILE]
+
+The network of Maddox et al. 2019, figure 4 (5-200-2000-200-1, about 800,000 parameters, float32).
+Each road gives the log marginal likelihood, and means and variances at ``--tests`` points: explicit
+features in function space, products with J in function and in parameter space, and GPyTorch on the
+explicitly stacked Jacobian. The last line is JSON: seconds by road and size, the slope of the
+log-log curve, and how far the implicit answers are from the explicit ones.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gpytorch
+import numpy as np
+import torch
+from linear_operator import to_linear_operator
+from torch import Tensor, nn
+
+from pipeline.gp import Linearization, LinearizedGP
+from pipeline.gp.implicit import ImplicitOptions
+
+INPUTS = 5
+RELATIVE_NOISE = 1e-2
+"""σ²/s over n k(x, x), about the largest eigenvalue: float32 products can solve that."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    evidence: float
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True)
+class Problem:
+    linearization: Linearization
+    x: Tensor
+    y: Tensor
+    x_test: Tensor
+    outputscale: float
+    noise: float
+    tol: float
+
+    def fitted(self, **options: Any) -> Answer:
+        gp = LinearizedGP.of(
+            self.linearization,
+            self.x,
+            self.y,
+            outputscale=self.outputscale,
+            noise=self.noise,
+            **options,
+        )
+        evidence = gp.posterior.log_marginal_likelihood()
+        found = gp.predict(self.x_test, allow_unconverged=True)
+        value = evidence[0] if isinstance(evidence, tuple) else evidence
+        return Answer(value, found.mean[:, 0], found.variance[:, 0])
+
+
+def main() -> None:
+    arguments = parsed()
+    torch.manual_seed(0)
+    model = network(arguments.widths).to(arguments.device)
+    roads = {
+        "explicit_function": lambda problem: problem.fitted(space="function"),
+        "implicit_function": lambda problem: implicit(problem, "function"),
+        "implicit_parameter": lambda problem: implicit(problem, "parameter"),
+        "gpytorch_explicit": gpytorch_explicit,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in roads}
+    errors: dict[str, list[float]] = {name: [] for name in roads}
+    warm = made(model, 8, arguments)
+    for road in roads.values():
+        road(warm)
+    for n in arguments.sizes:
+        problem = made(model, n, arguments)
+        answers = {}
+        for name, road in roads.items():
+            spent, answers[name] = timed(road, problem, arguments.repeats)
+            seconds[name].append(spent)
+            print(f"n = {n:>7} {name:>20}: {spent:8.2f} s", flush=True)
+        exact = answers["explicit_function"]
+        for name, answer in answers.items():
+            errors[name].append(relative(answer.variance, exact.variance))
+    slopes = {name: slope(arguments.sizes, values) for name, values in seconds.items()}
+    figures = {
+        "bench": "gp",
+        "device": arguments.device,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "tests": arguments.tests,
+        "sizes": arguments.sizes,
+        "seconds": seconds,
+        "slope": slopes,
+        "largest_relative_variance_error": errors,
+    }
+    line = json.dumps(figures)
+    if arguments.out:
+        arguments.out.write_text(line + "\n")
+    print(line)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[125, 250, 500])
+    parser.add_argument("--widths", type=int, nargs="+", default=[200, 2000, 200])
+    parser.add_argument("--tests", type=int, default=32)
+    parser.add_argument("--tol", type=float, default=1e-3, help="of conjugate gradients")
+    parser.add_argument("--batch", type=int, default=1_000, help="samples of one pass")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--out", type=Path, help="file for the JSON as well")
+    return parser.parse_args()
+
+
+def network(widths: list[int]) -> nn.Sequential:
+    sizes = [INPUTS, *widths]
+    layers: list[nn.Module] = []
+    for left, right in itertools.pairwise(sizes):
+        layers += [nn.Linear(left, right), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 1)).eval()
+
+
+def made(model: nn.Module, n: int, arguments: argparse.Namespace) -> Problem:
+    """Random inputs, a smooth target, and the noise in units of the kernel's mean eigenvalue."""
+    generator = torch.Generator().manual_seed(n)
+    x = torch.randn(n + arguments.tests, INPUTS, generator=generator).to(arguments.device)
+    y = (2 * x).sin().sum(1)
+    linearization = Linearization(model, batch=arguments.batch)
+    one = linearization.rows(x[:1]).square().sum().item()
+    noise = RELATIVE_NOISE * one * n
+    return Problem(linearization, x[:n], y[:n], x[n:], 1.0, noise, arguments.tol)
+
+
+def implicit(problem: Problem, space: str) -> Answer:
+    return problem.fitted(space=space, implicit=ImplicitOptions(tol=problem.tol))
+
+
+def gpytorch_explicit(problem: Problem) -> Answer:
+    """GPyTorch's linear kernel on the stacked Jacobian, with its exact solver."""
+    rows, rows_test = (problem.linearization.rows(x) for x in (problem.x, problem.x_test))
+    likelihood = gpytorch.likelihoods.GaussianLikelihood().to(rows.device)
+
+    class Stacked(gpytorch.models.ExactGP):
+        def __init__(self) -> None:
+            super().__init__(rows, problem.y, likelihood)
+            self.mean_module = gpytorch.means.ZeroMean()
+
+        def forward(self, x: Tensor) -> Any:
+            covariance = to_linear_operator(x @ x.T)
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), covariance)
+
+    gp = Stacked()
+    likelihood.noise = problem.noise
+    marginal = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, gp)
+    with torch.no_grad(), gpytorch.settings.max_cholesky_size(100_000):
+        gp.train()
+        evidence = marginal(gp(rows), problem.y) * len(rows)
+        gp.eval()
+        found = gp(rows_test)
+        return Answer(evidence.item(), found.mean, found.variance)
+
+
+def timed(
+    road: Callable[[Problem], Answer], problem: Problem, repeats: int
+) -> tuple[float, Answer]:
+    spent = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        answer = road(problem)
+        if problem.x.is_cuda:
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - start)
+    return statistics.median(spent), answer
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    return float(((found.double() - wanted.double()) / wanted.double()).abs().max())
+
+
+def slope(sizes: list[int], seconds: list[float]) -> float | None:
+    """Exponent of the time in n, by least squares on logarithms."""
+    if len(sizes) < 2:
+        return None
+    return float(np.polyfit([math.log(n) for n in sizes], [math.log(s) for s in seconds], 1)[0])
+
+
+if __name__ == "__main__":
+    main()
