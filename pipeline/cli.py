@@ -1,6 +1,7 @@
 """The command line: few verbs over one config; values live in the config and in --set."""
 
 import errno
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,17 +27,26 @@ app = typer.Typer(
     Stop it whenever you like: the same command continues where it stopped.
     """,
 )
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
+logger = logging.getLogger(__name__)
 console = Console()
 errors = Console(stderr=True)
 
 Config = Annotated[Path, typer.Argument(help="A YAML config, such as configs/quickstart.yaml.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a config key: `sketch.size=200000`."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a config key: `sketch.size=200000`. May be repeated.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run.  [default: runs/NAME]")]
+Page = Annotated[
+    Path | None,
+    typer.Option("--out", help="Comparison page.  [default: runs/comparison.html]"),
+]
 Run = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/quickstart.")]
 Runs = Annotated[list[Path], typer.Argument(help="One run to report, or several to compare.")]
 MachineFile = Annotated[
@@ -111,11 +121,14 @@ def status(run: Run) -> None:
 
 
 @app.command()
-def report(runs: Runs, out: Out = None) -> None:
-    """Write the report of a run again, or a page that compares several runs."""
+def report(runs: Runs, out: Page = None) -> None:
+    """Write the report of a run again, or a page that compares several runs.
+
+    Example: `entk report runs/quickstart runs/other --out comparison.html`
+    """
     from pipeline.report.build import build_report, compare
 
-    if len(runs) == 1:
+    if len(runs) == 1 and out is None:
         console.print(f"Report: {build_report(runs[0])}")
     else:
         console.print(f"Comparison: {compare(runs, out or Path('runs') / 'comparison.html')}")
@@ -134,9 +147,13 @@ def main() -> None:
         )
         sys.exit(2)
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno not in FULL_DISK and error.filename is None:
             raise
-        errors.print(f"error: {error}. Free space or move store.root; the same command continues.")
+        logger.debug("where it happened:", exc_info=True)
+        hint = "Free space or move store.root" if error.errno in FULL_DISK else "Check that path"
+        place = "" if error.filename is None else f"{error.filename}: "
+        message = f"error: {place}{error.strerror}. {hint}; the same command continues."
+        errors.print(message, style="red", markup=False, highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
         errors.print("stopped; the same command continues.")

@@ -239,7 +239,7 @@ class RunConfig(Options):
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The config in a file with ``--set`` overrides and environment variables put in."""
     values = expand_environment(apply_overrides(read_yaml(path), overrides))
-    values.setdefault("name", path.stem)
+    values.setdefault("name", re.sub(r"[^\w.-]+", "_", path.stem))
     return validated(RunConfig, values, str(path))
 
 

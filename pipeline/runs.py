@@ -30,8 +30,8 @@ from typing import Any
 import filelock
 
 from pipeline import __version__
-from pipeline.artefact import read_json, write_json
-from pipeline.config import write_yaml
+from pipeline.artefact import atomic_path, read_json, write_json
+from pipeline.config import read_yaml, write_yaml
 from pipeline.types import InputError
 
 REPORTED_LIBRARIES = (
@@ -151,8 +151,12 @@ class RunFolder:
         write_json(self.timing, timing)
 
     def write_config(self, resolved: Mapping[str, Any]) -> None:
-        """Keep the resolved config and the versions beside the results."""
-        write_yaml(self.config, resolved)
+        """Keep the resolved config and the versions; results of another config go."""
+        if self.config.is_file() and read_yaml(self.config) != resolved:
+            for stale in (self.metrics, *self.path.glob("report.*")):
+                stale.unlink(missing_ok=True)
+        with atomic_path(self.config) as partial:
+            write_yaml(partial, resolved)
         write_json(self.versions, versions())
 
 

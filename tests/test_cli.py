@@ -250,3 +250,29 @@ def test_a_report_of_a_folder_that_is_no_run_is_refused(entk, tmp_path):
     code, printed = entk("report", str(tmp_path))
     assert code == 2
     assert "no run folder" in printed
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/below"])
+def test_a_folder_that_cannot_be_made_is_named(entk, tmp_path, place):
+    (tmp_path / "a file").write_text("x")
+    sets = [part for text in LOCAL for part in ("--set", text)]
+    code, printed = entk("run", str(QUICKSTART), *sets, "--out", place)
+    assert code == 2
+    assert f"error: {place}" in printed
+    assert "Traceback" not in printed
+
+
+def test_one_run_gets_a_page_of_its_own_where_it_is_asked_for(entk, tmp_path):
+    code, printed = archive_run(entk, arrays(tmp_path / "data.npz"), "name=one")
+    assert code == 0, printed
+    code, printed = entk("report", "runs/one", "--out", "page.html")
+    assert code == 0, printed
+    assert "eNTK" in (tmp_path / "page.html").read_text()
+
+
+def test_a_plan_fits_a_terminal(entk):
+    sets = [part for text in LOCAL for part in ("--set", text)]
+    code, printed = entk("plan", str(QUICKSTART), *sets)
+    assert code == 0, printed
+    for word in ("memory a process", "read while solving", "matrix_free"):
+        assert word in printed

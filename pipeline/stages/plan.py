@@ -87,7 +87,9 @@ def plan_tables(plan: Plan, machine: Machine) -> list[Table]:
     table = Table(title="plan", title_justify="left", show_header=False)
     for what, amount in plan_rows(plan):
         table.add_row(what, amount)
-    roads = Table(*ROAD_COLUMNS, title="ways to solve (* chosen)", title_justify="left")
-    for row in road_rows(plan, machine.rates):
+    # One column a road: ten columns of figures do not fit a terminal.
+    rows = list(zip(ROAD_COLUMNS, *road_rows(plan, machine.rates), strict=True))
+    roads = Table(*rows[0], title="ways to solve (* chosen)", title_justify="left")
+    for row in rows[1:]:
         roads.add_row(*row)
     return [table, roads]

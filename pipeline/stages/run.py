@@ -35,11 +35,12 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
     Safe to repeat and to kill: finished shards and stages are reused, and the result is the same.
     """
     with folder.locked():
+        job = make_job(config, folder, progress)
+        # Everything that can be refused is refused here, before any work: a refused config leaves
+        # the folder as it was.
+        plan = make_plan(job, make_instrument(config))
         folder.write_config(config.model_dump(mode="json"))
         folder.record_event("run_started", name=config.name)
-        job = make_job(config, folder, progress)
-        # Everything that can be refused is refused here, before any work.
-        plan = make_plan(job, make_instrument(config))
         write_json(folder.plan, plan.to_json())
         instrument = make_instrument(config, pretrain(job))
         notes = {"network": instrument.network.notes, "benchmark": job.benchmark.notes}

@@ -1,6 +1,7 @@
 """What of a run is done, running or missing: read from marks, so it works from any machine."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import filelock
 from rich.table import Table
 
-from pipeline.artefact import PROVENANCE, read_json
+from pipeline.artefact import PROVENANCE, digest, read_json
 from pipeline.runs import RunFolder
 from pipeline.store import FeatureStore
 from pipeline.types import InputError
@@ -29,16 +30,22 @@ class Row:
 
 def run_status(folder: RunFolder) -> list[Row]:
     """One row for the run, one for each split's features, one for each later artefact."""
+    running = folder.path.is_dir() and _is_locked(folder)
     if not folder.config.is_file():
+        if running:
+            return [Row("run", "running", "reading the benchmark and planning")]
         raise InputError(f"{folder.path} is no run folder: it has no config.yaml.")
     events = read_events(folder.events)
-    running = _is_locked(folder)
     rows = [Row("run", _run_state(folder, running), _last(events))]
     rows += _feature_rows(folder, events, running)
-    rows.append(_artefact_row("kernel", folder.kernel))
+    features = _feature_digests(folder)
+    kernel = _artefact_row("kernel", folder.kernel, {"features": features})
+    rows.append(kernel)
+    made_from = read_json(folder.kernel / PROVENANCE) if kernel.state == "done" else None
+    inputs = {"features": features, "kernel": digest(made_from)}
     for path in sorted((folder.path / "fit").glob("*")):
         if path.is_dir() and not path.name.endswith(".partial"):
-            rows.append(_artefact_row(f"fit {path.name}", path))
+            rows.append(_artefact_row(f"fit {path.name}", path, inputs))
     done = folder.metrics.is_file()
     rows.append(Row("metrics", "done" if done else "missing", str(folder.metrics) if done else ""))
     return rows
@@ -49,7 +56,13 @@ def status_table(folder: RunFolder) -> Table:
     table = Table(title=str(folder.path), title_justify="left")
     for name in ("stage", "state", "detail"):
         table.add_column(name)
-    styles = {"done": "green", "running": "yellow", "missing": "dim", "interrupted": "red"}
+    styles = {
+        "done": "green",
+        "running": "yellow",
+        "missing": "dim",
+        "stale": "yellow",
+        "interrupted": "red",
+    }
     for row in run_status(folder):
         style = styles.get(row.state.split()[0], "")
         table.add_row(row.stage, f"[{style}]{row.state}[/]" if style else row.state, row.detail)
@@ -119,6 +132,20 @@ def _time_left(events: list[dict[str, Any]], split: str, missing: int) -> str:
     return f", {seconds:.1f} s a shard, {seconds * missing / 60:.1f} min left"
 
 
-def _artefact_row(stage: str, path: Path) -> Row:
-    done = (path / PROVENANCE).is_file()
-    return Row(stage, "done" if done else "missing", str(path) if done else "")
+def _feature_digests(folder: RunFolder) -> dict[str, str]:
+    """The features of this run, by what they were made from."""
+    if not folder.features.is_file():
+        return {}
+    entries = read_json(folder.features).items()
+    return {name: digest(entry["provenance"]) for name, entry in entries}
+
+
+def _artefact_row(stage: str, path: Path, inputs: Mapping[str, Any]) -> Row:
+    """Done, unless it was made from other inputs: an earlier config's, to be replaced."""
+    if not (path / PROVENANCE).is_file():
+        return Row(stage, "missing")
+    made_from = read_json(path / PROVENANCE)
+    changed = [name for name, value in inputs.items() if made_from.get(name, value) != value]
+    if changed:
+        return Row(stage, "stale", f"made from other {', '.join(changed)}")
+    return Row(stage, "done", str(path))

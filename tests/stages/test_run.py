@@ -9,6 +9,7 @@ from pipeline.artefact import CorruptArtefactError, read_json
 from pipeline.runs import RunFolder
 from pipeline.stages.status import run_status
 from pipeline.store import FeatureStore
+from pipeline.types import InputError
 
 
 def test_a_run_fills_the_whole_table(undisturbed):
@@ -144,6 +145,40 @@ def test_status_tells_done_from_interrupted(undisturbed, tmp_path):
     folder.write_config({"name": "x"})
     folder.record_event("run_started")
     assert {row.stage: row.state for row in run_status(folder)}["run"] == "interrupted"
+
+
+def test_a_refused_config_leaves_a_finished_run_as_it_was(undisturbed, tmp_path):
+    folder = run(tmp_path / "run", undisturbed.path.parent / "cache")
+    before = {file: file.read_bytes() for file in folder.path.glob("*.*") if file.is_file()}
+    with pytest.raises(InputError, match=r"limits\.memory"):
+        run(folder.path, undisturbed.path.parent / "cache", "limits.memory=1MiB", "sketch.seed=7")
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_results_of_another_config_go_before_work_starts(undisturbed, tmp_path, monkeypatch):
+    folder = run(tmp_path / "run", undisturbed.path.parent / "cache")
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.stages.run.build_kernel", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder.path, undisturbed.path.parent / "cache", "sketch.seed=7")
+    rows = {row.stage: row.state for row in run_status(folder)}
+    assert rows["run"] == "interrupted"
+    assert rows["features train"] == "done"
+    assert rows["kernel"] == rows["fit entk"] == "stale"
+    assert rows["metrics"] == "missing"
+    assert not (folder.path / "report.html").exists()
+
+
+def test_a_run_that_still_plans_is_running(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        [row] = run_status(folder)
+    assert row.state == "running"
+    with pytest.raises(InputError, match="no run folder"):
+        run_status(folder)
 
 
 def test_metrics_json_is_plain_json_without_nan(undisturbed):
