@@ -95,7 +95,9 @@ class _Search:
 
     def value_and_gradient(self, log_ratios: np.ndarray) -> tuple[float, np.ndarray]:
         x = torch.tensor(log_ratios, dtype=torch.float64, requires_grad=True)
-        value = self.objective(x)
+        # Also where the caller has switched gradients off.
+        with torch.enable_grad():
+            value = self.objective(x)
         (gradient,) = torch.autograd.grad(value, x)
         return float(value.detach()), gradient.numpy()
 

@@ -83,6 +83,7 @@ def test_tasks_share_the_outputscale_and_may_have_their_own_noise():
     assert own.log_marginal_likelihood > shared.log_marginal_likelihood
 
 
+@torch.no_grad()
 def test_a_given_outputscale_is_kept():
     best = fit_hyperparameters([Evidence.of_rows(*draw(60, 30))], outputscale=1.0)
     assert best.outputscale == 1.0
