@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pipeline.analyses.few_shot import ShotTask, Source, Training, train
+from pipeline.analyses.few_shot import METHODS, ShotTask, Source, Training, train
 from pipeline.config import Options
 from pipeline.types import InputError
 
@@ -40,16 +40,7 @@ class PrecipitationOptions(Options):
     """Of training on the source, in batches of 100."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Of the network. The study repeats for each."""
-    methods: tuple[str, ...] = (
-        "finite_ntk",
-        "linearized",
-        "network",
-        "rbf_transfer",
-        "rbf_independent",
-        "ablr",
-        "deep_kernel",
-        "blind",
-    )
+    methods: tuple[str, ...] = tuple(METHODS)
     """What is compared."""
 
 
