@@ -62,6 +62,10 @@ class Call:
     def per_sample(self, tensor: Tensor) -> Tensor:
         """A tensor (…, d) as (n, T, d): each sample's positions together."""
         width = tensor.shape[-1]
+        if tensor[..., 0].numel() % self.samples or (
+            not self.second and len(tensor) % self.samples
+        ):
+            raise NotCoveredError("rows that are no whole number a sample")
         if self.second:
             return tensor.reshape(-1, self.samples, width).transpose(0, 1)
         return tensor.reshape(self.samples, -1, width)
@@ -72,6 +76,8 @@ class Call:
             raise NotCoveredError("channel-first layers need the samples on the first axis")
         if len(values) == self.samples:
             return values
+        if len(values) % self.samples:
+            raise NotCoveredError("rows that are no whole number a sample")
         return values.unflatten(0, (self.samples, -1)).sum(1)
 
 

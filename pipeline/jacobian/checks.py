@@ -1,12 +1,15 @@
 """Networks whose samples' gradients depend on each other are refused, by the module's name."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.checkpoint import CheckpointFunction
 
 from pipeline.types import InputError, Inputs, run_model, slice_inputs
 
@@ -39,6 +42,21 @@ def refuse_training_mode(model: nn.Module) -> None:
             module, (nn.MultiheadAttention, nn.RNNBase)
         ):  # fmt: skip
             raise InputError(f"{name} has active dropout. Call model.eval().")
+
+
+RECOMPUTES = (
+    "the network recomputes its activations (torch.utils.checkpoint), and features need them in "
+    "one pass. Switch activation checkpointing off."
+)
+
+
+def refuse_recomputation() -> None:
+    """Raise :class:`InputError` within a re-entrant checkpoint, which runs without a graph."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is CheckpointFunction.forward.__code__:
+            raise InputError(RECOMPUTES)
+        frame = frame.f_back
 
 
 def refuse_batch_dependence(model: nn.Module, inputs: Inputs, tolerance: float) -> None:
@@ -74,7 +92,12 @@ def _module_outputs(model: nn.Module, inputs: Inputs) -> list[tuple[str, Tensor]
 
         return note
 
-    leaves = [(n, m) for n, m in model.named_modules() if not any(True for _ in m.children())]
+    leaves = [
+        (name, module)
+        for name, module in model.named_modules()
+        # Scripted modules take no hooks.
+        if not any(True for _ in module.children()) and not isinstance(module, ScriptModule)
+    ]
     handles = [module.register_forward_hook(hook(name)) for name, module in leaves]
     try:
         with torch.no_grad():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 
 from pipeline.jacobian.call import Call, Gradient, NotCoveredError, Rule, bind, rules_of
+from pipeline.jacobian.checks import refuse_recomputation
 from pipeline.jacobian.folding import FoldedPass, PairFinder
 from pipeline.jacobian.plan import Piece
 from pipeline.jacobian.selection import Kept, Selection
@@ -117,7 +118,10 @@ class UseInterceptor(TorchFunctionMode):
         found = [self._tracked[id(t)] for t in tensors if id(t) in self._tracked]
         unknown = [t for t in tensors if id(t) not in self._constants]
         makes_data = not unknown and func in REPEATING and self._makes_data(func, args)
-        if not found:
+        if not found or not torch.is_grad_enabled():
+            if found:
+                refuse_recomputation()
+            # A use that autograd does not record has no gradient.
             result = func(*args, **kwargs)
             self._note_constants(func, not unknown and not makes_data, args, result)
             return result

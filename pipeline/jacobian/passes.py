@@ -2,21 +2,24 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from pipeline.jacobian.call import OverwrittenError
+from pipeline.jacobian.checks import RECOMPUTES
 from pipeline.jacobian.columns import Columns
 from pipeline.jacobian.fallback import Scalars
 from pipeline.jacobian.folding import FoldBrokenError, FoldedPass, Pair, PairFinder
 from pipeline.jacobian.interception import Put, UseInterceptor
 from pipeline.jacobian.modules import module_uses
 from pipeline.jacobian.plan import Piece, Plan
-from pipeline.types import Inputs, batch_size, run_model
+from pipeline.types import InputError, Inputs, batch_size, run_model
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +121,8 @@ class Passes:
                 columns = self._backward(interceptor, values, put)
                 if not interceptor.failed:
                     return Outcome(columns, f0, captured, interceptor.finder)
+        except CheckpointError:
+            raise InputError(RECOMPUTES) from None
         except OverwrittenError as error:
             self.learnt.clones.add(error.use)
             return None
@@ -146,7 +151,12 @@ class Passes:
         )
         if find:
             interceptor.finder = PairFinder(interceptor.is_plain_constant)
-        with _capturing(self._capture, captured), module_uses(self.model, interceptor), interceptor:
+        with (
+            _capturing(self._capture, captured),
+            module_uses(self.model, interceptor),
+            eager(),
+            interceptor,
+        ):
             logits = run_model(self.model, inputs)
         if folds is not None:
             folds.finish()
@@ -194,6 +204,14 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+def eager() -> contextlib.AbstractContextManager[object]:
+    """Inside, what ``torch.compile`` made runs as it was written: compiled code hides its calls."""
+    compiler_is_loaded = "torch._dynamo" in sys.modules
+    return (
+        torch.compiler.set_stance("force_eager") if compiler_is_loaded else contextlib.nullcontext()
+    )
 
 
 @contextlib.contextmanager

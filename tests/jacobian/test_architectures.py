@@ -69,13 +69,38 @@ IMAGE_NETWORKS: dict[str, Callable[[], nn.Module]] = {
             window_size=4, num_labels=3,
         )
     ),
+    "swinv2": lambda: transformers.Swinv2ForImageClassification(
+        transformers.Swinv2Config(
+            image_size=32, patch_size=2, embed_dim=8, depths=[2], num_heads=[2],
+            window_size=4, num_labels=3,
+        )
+    ),
     "beit": lambda: transformers.BeitForImageClassification(
         transformers.BeitConfig(**WIDE, **IMAGE, use_relative_position_bias=True)
     ),
     "clip": ImageTower,
 }  # fmt: skip
 
-TEXT_NETWORKS = {"bert": bert, "gpt2": gpt2, "llama": llama}
+
+def roberta() -> nn.Module:
+    config = transformers.RobertaConfig(vocab_size=50, pad_token_id=0, **WIDE)
+    return transformers.RobertaForSequenceClassification(config)
+
+
+def distilbert() -> nn.Module:
+    config = transformers.DistilBertConfig(
+        vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=24, num_labels=3
+    )
+    return transformers.DistilBertForSequenceClassification(config)
+
+
+TEXT_NETWORKS = {
+    "bert": bert,
+    "gpt2": gpt2,
+    "llama": llama,
+    "roberta": roberta,
+    "distilbert": distilbert,
+}
 
 
 def randomized(model: nn.Module) -> nn.Module:
@@ -118,6 +143,44 @@ def test_text_networks_equal_autograd_with_masks(
     wanted = autograd_jacobian(model, inputs)[:, sketch.indices]
     assert relative_error(extract(inputs).phi, wanted) < 1e-11
     assert not extract.fallback
+
+
+def padded_in_front(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.flip(1) for name, tensor in inputs.items()}
+
+
+def with_segments(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {**inputs, "token_type_ids": (torch.arange(9) > 3).long().expand(3, -1)}
+
+
+def as_embeddings(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    embedded = torch.randn(*inputs["input_ids"].shape, 16, dtype=torch.float64)
+    return {"inputs_embeds": embedded, "attention_mask": inputs["attention_mask"]}
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [(gpt2, padded_in_front), (bert, with_segments), (bert, as_embeddings)],
+)
+def test_texts_in_other_forms_equal_autograd(
+    make: Callable[[], nn.Module], change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> None:
+    model, inputs = randomized(make()), change(texts([9, 5, 7]))
+    extract = FeatureExtractor(model)
+    assert relative_error(extract(inputs).phi, autograd_jacobian(model, inputs)) < 1e-11
+    assert not extract.fallback
+
+
+@pytest.mark.parametrize("side", [28, 26])
+def test_windows_that_do_not_tile_the_image_are_exact(side: int) -> None:
+    config = transformers.SwinConfig(
+        image_size=side, patch_size=2, embed_dim=8, depths=[2], num_heads=[2],
+        window_size=4, num_labels=3,
+    )  # fmt: skip
+    model = randomized(transformers.SwinForImageClassification(config))
+    images = torch.randn(2, 3, side, side, dtype=torch.float64)
+    wanted = autograd_jacobian(model, images)
+    assert relative_error(FeatureExtractor(model)(images).phi, wanted) < 1e-11
 
 
 def test_texts_of_other_lengths_follow_in_later_batches() -> None:
