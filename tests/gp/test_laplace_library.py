@@ -1,0 +1,45 @@
+"""The last Gauss–Newton step beside laplace-torch 0.3, whose values were recorded from
+
+    la = FullLaplace(model, "classification", prior_precision=2.0, backend=CurvlinopsGGN)
+    la.fit(DataLoader(TensorDataset(x, y), batch_size=8))
+    la._glm_predictive_distribution(x_test)[1]
+
+in float64. Its FunctionalLaplace (n_subset=8, independent_outputs=False) should be the same matrix
+by Woodbury's identity, and gave others (1.084 for 1.423 in the first entry): its full form is the
+one that the inverse Hessian confirms.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.gp.categorical import one_hot
+from pipeline.gp.class_probabilities import sample_blocks
+from pipeline.gp.laplace import FunctionSpaceLaplace, ParameterSpaceLaplace
+from pipeline.gp.linearization import Linearization
+
+RECORDED = [
+    [1.422612102328081, 0.21861307934011015, 0.7702747548913604],
+    [0.21861307934011015, 1.8943781338194021, 0.2512462515970098],
+    [0.7702747548913607, 0.25124625159700986, 2.033709641498434],
+]
+
+
+@pytest.mark.parametrize("space", [FunctionSpaceLaplace, ParameterSpaceLaplace])
+def test_covariances_at_the_networks_outputs_are_laplace_torchs(space):
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(draw(*parameter.shape))
+    x = draw(8, 2)
+    linearization = Linearization(model, mean="network")
+    found, Y = linearization(x), one_hot(torch.arange(8) % 3, 3)
+    posterior = space.of(found.rows, found.offsets, Y, 0.5, max_iterations=0)
+    blocks = sample_blocks(posterior.covariance(linearization.rows(draw(3, 2))), 3)
+    wanted = torch.tensor(RECORDED, dtype=torch.float64)
+    torch.testing.assert_close(blocks[0], wanted, rtol=1e-9, atol=1e-9)
