@@ -30,6 +30,10 @@ app = typer.Typer(
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger(__name__)
+
+WIDE = 150
+"""Columns of a terminal that the table of sizes needs."""
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -54,6 +58,9 @@ MachineFile = Annotated[
     typer.Option(
         "--machine", help="YAML with cores, memory, GPUs and measured rates of a machine."
     ),
+]
+Scale = Annotated[
+    bool, typer.Option("--scale", help="Also 50 k to 1.3 M rows on 1, 8 and 64 devices.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
@@ -89,26 +96,30 @@ def plan(
     config: Config,
     overrides: Overrides = None,
     machine: MachineFile = None,
+    scale: Scale = False,
     verbose: Verbose = False,
 ) -> None:
     """Say what a run would take, before anything starts: bytes, memory, FLOPs, strategy.
 
-    Example: `entk plan configs/living17.yaml --machine cluster.yaml`
+    Example: `entk plan configs/living17.yaml --machine cluster.yaml --scale`
     """
     from pipeline.planner import read_machine
     from pipeline.planner.machine import described_machine
     from pipeline.registry import load_config
     from pipeline.runs import RunFolder
     from pipeline.stages.job import Silence, make_instrument, make_job
-    from pipeline.stages.plan import make_plan, plan_tables
+    from pipeline.stages.plan import make_plan, plan_tables, scale_table
 
     configure_logging(verbose=verbose)
     resolved = load_config(config, overrides or ())
     here = read_machine(resolved.store.root)
     target = here if machine is None else described_machine(machine, here)
     job = make_job(resolved, RunFolder(Path("runs") / resolved.name), Silence())
-    for table in plan_tables(make_plan(job, make_instrument(resolved), target), target):
+    instrument = make_instrument(resolved)
+    for table in plan_tables(make_plan(job, instrument, target), target):
         console.print(table)
+    if scale:
+        Console(width=max(console.width, WIDE)).print(scale_table(job, instrument, target))
 
 
 @app.command()

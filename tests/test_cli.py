@@ -276,3 +276,17 @@ def test_a_plan_fits_a_terminal(entk):
     assert code == 0, printed
     for word in ("memory a process", "read while solving", "matrix_free"):
         assert word in printed
+
+
+def test_a_plan_states_every_road_and_other_sizes(entk, tmp_path):
+    machine = tmp_path / "machine.yaml"
+    machine.write_text("{nodes: 8, gpus: 8, gpu_memory: 80GiB, memory: 1TiB, gemm_flops: 2.0e14}")
+    code, printed = entk(
+        "plan", str(QUICKSTART), "--scale", "--machine", str(machine),
+        *(part for text in LOCAL for part in ("--set", text)), "--set", "features.device=cpu",
+    )  # fmt: skip
+    assert code == 0, printed
+    for words in ("memory *", "disk", "matrix_free", "kernel memory: K and what is solved"):
+        assert words in printed
+    for size in ("50,000", "300,000", "1,300,000", "1,000", "64"):
+        assert size in printed

@@ -2,7 +2,8 @@
 
 from pipeline.planner.machine import Rates
 from pipeline.planner.plan import Plan
-from pipeline.planner.timing import road_seconds
+from pipeline.planner.roads import Road
+from pipeline.planner.timing import or_nominal, road_seconds
 from pipeline.planner.units import bytes_text, flops_text, seconds_text
 
 
@@ -46,25 +47,34 @@ ROAD_COLUMNS = (
 
 
 def road_rows(plan: Plan, rates: Rates | None = None) -> list[tuple[str, ...]]:
-    """One row a road under :data:`ROAD_COLUMNS`; the chosen one is marked with an asterisk."""
-    rows: list[tuple[str, ...]] = []
-    for road in plan.roads:
-        seconds = road_seconds(road, rates or Rates())
-        rows.append(
-            (
-                f"{road.strategy} *" if road.strategy == plan.strategy else road.strategy,
-                bytes_text(road.process_bytes),
-                bytes_text(road.disk_bytes),
-                flops_text(road.gram_flops),
-                f"{road.steps} ({road.method})",
-                flops_text(road.solve_flops),
-                bytes_text(road.solve_disk_bytes),
-                bytes_text(road.network_bytes),
-                "unknown" if seconds is None else seconds_text(seconds),
-                "yes" if road.fits else "no",
-            )
-        )
-    return rows
+    """One row a road under :data:`ROAD_COLUMNS`; the chosen one is marked with an asterisk.
+
+    Times at ordinary rates, where none were measured, are marked with a tilde.
+    """
+    return [_cells(road, road is plan.road, rates or Rates()) for road in plan.roads]
+
+
+def _cells(road: Road, chosen: bool, rates: Rates) -> tuple[str, ...]:
+    return (
+        f"{road.strategy} *" if chosen else road.strategy,
+        bytes_text(road.process_bytes),
+        bytes_text(road.disk_bytes),
+        flops_text(road.gram_flops),
+        f"{road.steps} ({road.method})",
+        flops_text(road.solve_flops),
+        bytes_text(road.solve_disk_bytes),
+        bytes_text(road.network_bytes),
+        _time(road, rates),
+        "yes" if road.fits else "no",
+    )
+
+
+def _time(road: Road, rates: Rates) -> str:
+    known = road_seconds(road, rates)
+    if known is not None:
+        return seconds_text(known)
+    ordinary = road_seconds(road, or_nominal(rates))
+    return "unknown" if ordinary is None else f"~{seconds_text(ordinary)}"
 
 
 def _of(amount: int, limit: str) -> str:

@@ -10,6 +10,7 @@ from pipeline.planner import make_plan as planned
 from pipeline.planner.describe import ROAD_COLUMNS, plan_rows, road_rows
 from pipeline.planner.machine import cluster_machine
 from pipeline.planner.roads import STRATEGIES, Strategy
+from pipeline.planner.scale import SCALE_COLUMNS, scale_points, scale_rows
 from pipeline.registry import RunConfig
 from pipeline.stages.features import provenance, store_path
 from pipeline.stages.job import Instrument, Job
@@ -88,8 +89,20 @@ def plan_tables(plan: Plan, machine: Machine) -> list[Table]:
     for what, amount in plan_rows(plan):
         table.add_row(what, amount)
     # One column a road: ten columns of figures do not fit a terminal.
-    rows = list(zip(ROAD_COLUMNS, *road_rows(plan, machine.rates), strict=True))
-    roads = Table(*rows[0], title="ways to solve (* chosen)", title_justify="left")
-    for row in rows[1:]:
+    names, *rows = zip(ROAD_COLUMNS, *road_rows(plan, machine.rates), strict=True)
+    title = "ways to solve (* chosen, ~ at ordinary rates: none were given)"
+    roads = Table(*names, title=title, title_justify="left")
+    for row in rows:
         roads.add_row(*row)
     return [table, roads]
+
+
+def scale_table(job: Job, instrument: Instrument, machine: Machine) -> Table:
+    """The same features for other numbers of rows and targets, on 1, 8 and 64 devices."""
+    facts = job_facts(job, instrument)
+    title = f"other sizes, {facts.p:,} columns of {facts.itemsize} bytes"
+    table = Table(*SCALE_COLUMNS, title=title, title_justify="left")
+    points = scale_points(machine, p=facts.p, itemsize=facts.itemsize)
+    for row in scale_rows(points, machine):
+        table.add_row(*row)
+    return table
