@@ -1,7 +1,7 @@
 """K = ΦΦᵀ from features, never formed: panel by panel of their columns, Φᵀu and then Φ(Φᵀu).
 
-Each worker holds some rows of Φ. A product sends p×k numbers around, the all-reduced Φᵀu; a panel's
-share of it is gone before the next panel is read, so that each panel is read once a product.
+Each worker holds some rows of Φ. A product sends p×k numbers around, the all-reduced Φᵀu; a strip's
+share of it is used at once, so that each feature is read and converted once a product.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.solvers.group import Alone, Group, heights_of
-from pipeline.solvers.operator import Array, as_tensor, float64_tiles, product
+from pipeline.solvers.operator import Array, as_tensor, tile_rows
 
 PANEL_COLUMNS = 8192
 """Columns at a time of features in memory."""
@@ -67,11 +67,12 @@ class FeatureKernel:
         """Φ(ΦᵀV) for the own rows, in float64, in one pass over the features."""
         self.products += V.shape[1]
         before = self.group.sent
-        scaled, out = self.scale * V, V.new_zeros(V.shape)
-        for panel in self.panels:
-            out += product(panel, self.group.sum(transposed_product(panel, scaled)))
+        scaled = (self.scale * V).T.contiguous()
+        out = torch.zeros_like(scaled)
+        for strip in float64_strips(self.panels):
+            out.addmm_(self.group.sum(scaled @ strip), strip.T)
         self.sent += self.group.sent - before
-        return self.scale * out
+        return self.scale * out.T
 
     def inner(self, U: Float[Tensor, "h a"], V: Float[Tensor, "h b"]) -> Float[Tensor, "a b"]:
         """UᵀV over all rows, in float64."""
@@ -80,9 +81,8 @@ class FeatureKernel:
     def diagonal(self) -> Float[Tensor, " h"]:
         """Squared norms of the own feature rows, float64: one pass over them."""
         norms = torch.zeros((self.panels.shape[0], 1), dtype=torch.float64, device=self.device)
-        for panel in self.panels:
-            for rows, tile in float64_tiles(panel):
-                norms[rows] += tile.square().sum(dim=1, keepdim=True)
+        for strip in float64_strips(self.panels):
+            norms += strip.square().sum(dim=1, keepdim=True)
         return (self.scale * self.scale * norms)[:, 0]
 
     def gather(self, V: Float[Tensor, "h k"]) -> Float[Tensor, "n k"]:
@@ -115,12 +115,12 @@ class FeatureCross:
 
     def matvec(self, V: Float[Tensor, "h k"]) -> Float[Tensor, "m k"]:
         """Φ′(ΦᵀV) of all other rows, on every worker, in float64."""
-        scaled = self._scale[: self._held] * V
-        own = V.new_zeros((self._heights[self.group.rank], V.shape[1]))
-        for panel in self.panels:
-            theta = self.group.sum(transposed_product(panel[: self._held], scaled))
-            own += product(panel[self._held :], theta)
-        return self.group.gather(self._scale[self._held :] * own, self._heights)
+        scaled = (self._scale[: self._held] * V).T.contiguous()
+        own = V.new_zeros((V.shape[1], self._heights[self.group.rank]))
+        for strip in float64_strips(self.panels):
+            theta = self.group.sum(scaled @ strip[: self._held])
+            own.addmm_(theta, strip[self._held :].T)
+        return self.group.gather(self._scale[self._held :] * own.T, self._heights)
 
 
 class ColumnPanels:
@@ -141,9 +141,17 @@ def as_panels(phi: Array | Panels) -> Panels:
     return ColumnPanels(as_tensor(phi)) if isinstance(phi, Array) else phi
 
 
-def transposed_product(M: Float[Tensor, "h w"], V: Float[Tensor, "h k"]) -> Float[Tensor, "w k"]:
-    """MᵀV in float64 by row tiles."""
-    out = V.new_zeros((M.shape[1], V.shape[1]))
-    for rows, tile in float64_tiles(M):
-        out.addmm_(tile.T, V[rows])
-    return out
+def float64_strips(panels: Panels) -> Iterator[Float[Tensor, "h w"]]:
+    """All columns in order, in float64, a few at a time: each is multiplied twice, from the cache.
+
+    A strip is valid until the next one is asked for.
+    """
+    height = panels.shape[0]
+    width = tile_rows(height, panels.device)
+    buffer = torch.empty((height, width), dtype=torch.float64, device=panels.device)
+    for panel in panels:
+        for part in panel.split(width, dim=1):
+            if part.dtype == torch.float64:
+                yield part
+            else:
+                yield buffer[:, : part.shape[1]].copy_(part)
