@@ -1,7 +1,8 @@
 """Finished results on disk: written whole or not at all, and opened only with their provenance.
 
-An artefact is a folder with a ``provenance.json``. It is prepared beside its place, in
-``NAME.partial``, and renamed when complete, so the folder's existence is the done mark.
+An artefact is a folder with a ``provenance.json``, and ``files.json``, the size of every file in
+it. It is prepared beside its place, in ``NAME.partial``, and renamed when complete, so the folder's
+existence is the done mark; a file lost or cut since then makes it undone.
 """
 
 import contextlib
@@ -12,10 +13,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.types import InputError
 
 PROVENANCE = "provenance.json"
+FILES = "files.json"
 
 
 class ForeignArtefactError(InputError):
@@ -70,9 +76,36 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file; a damaged one is refused by name."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (BadZipFile, ValueError, EOFError) as error:
+        raise CorruptArtefactError(
+            f"{path} is damaged ({error}). Delete its folder and run the command again."
+        ) from None
+
+
 def is_done(path: Path, provenance: Mapping[str, Any]) -> bool:
     """Whether a finished artefact lies at ``path`` that was made from exactly this provenance."""
-    return (path / PROVENANCE).is_file() and read_json(path / PROVENANCE) == _plain(provenance)
+    if not (path / PROVENANCE).is_file() or not (path / FILES).is_file():
+        return False
+    return read_json(path / PROVENANCE) == _plain(provenance) and not damaged_files(path)
+
+
+def damaged_files(path: Path) -> list[str]:
+    """The files of an artefact that are missing or have another size than they were written."""
+    written = read_json(path / FILES) if (path / FILES).is_file() else {}
+    found = _file_sizes(path)
+    return [name for name, size in written.items() if found.get(name) != size]
+
+
+def _file_sizes(path: Path) -> dict[str, int]:
+    """Bytes of every file of an artefact, marks aside, by its path inside."""
+    files = (file for file in path.rglob("*") if file.is_file())
+    sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
+    return {name: sizes[name] for name in sorted(sizes) if name not in (FILES, PROVENANCE)}
 
 
 @contextlib.contextmanager
@@ -86,6 +119,7 @@ def new_artefact(path: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
     _remove(partial)
     partial.mkdir()
     yield partial
+    write_json(partial / FILES, _file_sizes(partial))
     write_json(partial / PROVENANCE, _plain(provenance))
     for file in partial.rglob("*"):
         if file.is_file():
@@ -99,11 +133,18 @@ def new_artefact(path: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
 def open_artefact(path: Path, provenance: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The provenance of a finished artefact; compared with the one wanted, when given.
 
-    Raises :class:`ForeignArtefactError` naming both sides where they differ.
+    Raises :class:`ForeignArtefactError` naming both sides where they differ, and
+    :class:`CorruptArtefactError` naming files that are missing or cut.
     """
     if not (path / PROVENANCE).is_file():
         raise InputError(f"no finished artefact at {path}. Run the stage that makes it first.")
     found: dict[str, Any] = read_json(path / PROVENANCE)
+    damaged = damaged_files(path)
+    if damaged:
+        raise CorruptArtefactError(
+            f"{path} is damaged: {', '.join(damaged)} missing or cut. Run the command again, or "
+            "delete the folder."
+        )
     if provenance is not None:
         refuse_difference(path, found, _plain(provenance))
     return found

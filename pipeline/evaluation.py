@@ -13,13 +13,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy import ndarray
 
 from pipeline import metrics
-from pipeline.artefact import CorruptArtefactError, atomic_path, read_json
+from pipeline.artefact import CorruptArtefactError, atomic_path, read_arrays, read_json
 from pipeline.types import InputError
 
 VALIDATION_SPLIT = "val"
@@ -72,13 +71,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 def read_predictions(path: Path) -> Predictions:
     """The predictions in one file; a damaged or incomplete one is refused by name."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (BadZipFile, ValueError, EOFError) as error:
-        raise CorruptArtefactError(
-            f"{path} is damaged ({error}). Delete it and run the command again."
-        ) from None
+    arrays = read_arrays(path)
     absent = {"scores", "labels", "ids"} - set(arrays)
     if absent:
         raise CorruptArtefactError(f"{path} lacks {', '.join(sorted(absent))}.")

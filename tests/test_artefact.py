@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from pipeline.artefact import (
@@ -10,6 +11,7 @@ from pipeline.artefact import (
     is_done,
     new_artefact,
     open_artefact,
+    read_arrays,
     read_json,
     write_json,
 )
@@ -86,8 +88,38 @@ def test_remains_of_a_killed_writer_do_not_enter_the_next_artefact(tmp_path):
     (remains / "stale").write_text("x")
     with new_artefact(tmp_path / "kernel", {}):
         pass
-    assert sorted(file.name for file in (tmp_path / "kernel").iterdir()) == ["provenance.json"]
+    assert sorted(file.name for file in (tmp_path / "kernel").iterdir()) == [
+        "files.json",
+        "provenance.json",
+    ]
     assert json.loads((tmp_path / "kernel" / "provenance.json").read_text()) == {}
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost"])
+def test_an_artefact_with_a_file_cut_or_lost_is_not_done(tmp_path, damage):
+    path = tmp_path / "kernel"
+    with new_artefact(path, {"seed": 0}) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "K").write_text("12345")
+    assert open_artefact(path) == {"seed": 0}
+    if damage == "cut":
+        (path / "sub" / "K").write_text("1")
+    else:
+        (path / "sub" / "K").unlink()
+    assert not is_done(path, {"seed": 0})
+    with pytest.raises(CorruptArtefactError, match="sub/K missing or cut"):
+        open_artefact(path)
+
+
+def test_damaged_arrays_are_refused_by_name(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(100.0))
+    np.testing.assert_array_equal(read_arrays(tmp_path / "a.npz")["x"], np.arange(100.0))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[400] ^= 255
+    for damaged in (content, content[:300], b""):
+        (tmp_path / "a.npz").write_bytes(damaged)
+        with pytest.raises(CorruptArtefactError, match=r"a\.npz is damaged"):
+            read_arrays(tmp_path / "a.npz")
 
 
 def test_an_absent_artefact_says_what_to_do(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artefact import digest, read_json, write_json
+from pipeline.artefact import digest, read_arrays, read_json, write_json
 from pipeline.baselines.finetune import FinetuneOptions
 from pipeline.baselines.linear_probe import LinearProbeOptions, logistic_probe
 from pipeline.baselines.lp_ft import LpFtOptions
@@ -15,7 +15,7 @@ from pipeline.baselines.ridge_probe import RidgeProbeOptions, ridge_probe
 from pipeline.baselines.scratch import ScratchOptions
 from pipeline.planner import Plan
 from pipeline.stages.job import Instrument, Job, stage_provenance
-from pipeline.stages.predictions import write_method_predictions
+from pipeline.stages.predictions import forget_fit_without_predictions, write_method_predictions
 from pipeline.stages.stage import run_stage
 from pipeline.stages.training import run_training
 from pipeline.store import FeatureStore
@@ -76,6 +76,7 @@ def _run_probe(job: Job, options: Any, stores: Mapping[str, Path]) -> None:
         write_method_predictions(job, options.kind, scores, provenance)
         return probe.selected
 
+    forget_fit_without_predictions(job, options.kind, provenance)
     run_stage(job.folder, options.kind, job.folder.fit(options.kind), provenance, fit)
 
 
@@ -85,8 +86,7 @@ def _write_fit(folder: Path, probe: ProbeFit) -> None:
 
 
 def _read_model(folder: Path) -> Linear:
-    with np.load(folder / "model.npz", allow_pickle=False) as arrays:
-        return Linear(arrays["weights"], arrays["bias"])
+    return Linear(**read_arrays(folder / "model.npz"))
 
 
 def _fit_probe(job: Job, options: Any, stores: Mapping[str, Path], *, refit: bool) -> ProbeFit:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.artefact import digest, read_json, write_json
+from pipeline.artefact import digest, read_arrays, read_json, write_json
 from pipeline.planner import Plan
 from pipeline.runs import RunFolder
 from pipeline.solvers.path_result import PathResult
@@ -53,8 +53,8 @@ class Fitted:
     def open(cls, folder: RunFolder, method: str) -> "Fitted":
         """The finished fit of a method."""
         record = read_json(folder.fit(method) / "fit.json")
-        with np.load(folder.fit(method) / "dual.npz") as arrays:
-            found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        arrays = read_arrays(folder.fit(method) / "dual.npz")
+        found = {name: torch.from_numpy(array) for name, array in arrays.items()}
         machine = Machine(found["dual"], found["mean"], record["certificate"])
         before = Machine(found["selection_dual"], found["selection_mean"], {})
         return cls(machine, before, record)

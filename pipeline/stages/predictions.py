@@ -1,11 +1,12 @@
 """The one format of predictions: a folder per method, a file per split."""
 
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from pipeline.artefact import is_done, new_artefact
+from pipeline.artefact import is_done, new_artefact, read_json
 from pipeline.evaluation import Predictions, write_predictions
 from pipeline.stages.job import Job
 
@@ -22,3 +23,15 @@ def write_method_predictions(
             split = job.split(name)
             predictions = Predictions(values, split.labels, np.asarray(split.ids))
             write_predictions(folder / f"{name}.npz", predictions)
+
+
+def forget_fit_without_predictions(job: Job, method: str, provenance: Mapping[str, Any]) -> None:
+    """Remove a baseline's fit whose predictions were deleted or cut, so that both are made again.
+
+    A fit that chose nothing, because training diverged, has none and stays.
+    """
+    record = job.folder.fit(method) / "fit.json"
+    if is_done(job.folder.predictions(method), provenance) or not record.is_file():
+        return
+    if read_json(record).get("selected") is not None:
+        shutil.rmtree(record.parent)

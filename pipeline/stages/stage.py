@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.artefact import PROVENANCE, differences, is_done, new_artefact, read_json
+from pipeline.artefact import (
+    PROVENANCE,
+    damaged_files,
+    differences,
+    is_done,
+    new_artefact,
+    read_json,
+)
 from pipeline.runs import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -30,6 +37,7 @@ def run_stage(
         return False
     if (path / PROVENANCE).is_file():
         changed = [key for key, _, _ in differences(read_json(path / PROVENANCE), provenance)]
+        changed += [f"{file} (missing or cut)" for file in damaged_files(path)]
         logger.info("%s: made again, changed since: %s", name, ", ".join(changed))
     folder.record_event("stage_started", stage=name)
     started = time.perf_counter()

@@ -28,7 +28,7 @@ from pipeline.models.network import state_digest
 from pipeline.planner import Plan
 from pipeline.registry import build_backbone
 from pipeline.stages.job import Instrument, Job, stage_provenance
-from pipeline.stages.predictions import write_method_predictions
+from pipeline.stages.predictions import forget_fit_without_predictions, write_method_predictions
 from pipeline.stages.stage import run_stage
 from pipeline.stages.training_images import joined, split_images, training_preprocess
 
@@ -108,6 +108,7 @@ def run_training(
         write_method_predictions(job, method, scores, provenance)
         return fit.selected
 
+    forget_fit_without_predictions(job, method, provenance)
     run_stage(job.folder, method, job.folder.fit(method), provenance, make)
 
 

@@ -236,7 +236,13 @@ class FeatureStore:
 
     def column_weights(self) -> np.ndarray:
         """The sketch's weights of the raw gradients' columns, float64 (p,)."""
-        weights: np.ndarray = np.load(self.path / "column_weights.npy")
+        file = self.path / "column_weights.npy"
+        try:
+            weights: np.ndarray = np.load(file)
+        except (OSError, ValueError, EOFError) as error:
+            raise CorruptArtefactError(
+                f"{file} is damaged ({error}). Delete {self.path} and run again."
+            ) from None
         return weights
 
     def read(self, columns: slice, out: Tensor, rows: slice = slice(None)) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -145,6 +146,26 @@ def test_status_tells_done_from_interrupted(undisturbed, tmp_path):
     folder.write_config({"name": "x"})
     folder.record_event("run_started")
     assert {row.stage: row.state for row in run_status(folder)}["run"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "lost", ["fit/linear_probe_ridge", "predictions/linear_probe_ridge", "predictions/entk"]
+)
+def test_what_is_lost_from_a_finished_run_is_made_again(undisturbed, tmp_path, lost):
+    shutil.copytree(undisturbed.path, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / lost)
+    again = run(tmp_path / "run", undisturbed.path.parent / "cache")
+    assert again.metrics.read_bytes() == undisturbed.metrics.read_bytes()
+
+
+def test_a_kernel_that_was_cut_is_made_again(undisturbed, tmp_path):
+    shutil.copytree(undisturbed.path, tmp_path / "run")
+    for name in ("fit", "predictions"):
+        shutil.rmtree(tmp_path / "run" / name)
+    file = tmp_path / "run" / "kernel" / "train.npy"
+    file.write_bytes(file.read_bytes()[:-100])
+    again = run(tmp_path / "run", undisturbed.path.parent / "cache")
+    assert again.metrics.read_bytes() == undisturbed.metrics.read_bytes()
 
 
 def test_a_refused_config_leaves_a_finished_run_as_it_was(undisturbed, tmp_path):
