@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from pipeline.log import configure_logging
+from pipeline.studies.command import analyse
 from pipeline.types import InputError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
     Stop it whenever you like: the same command continues where it stopped.
     """,
 )
+app.add_typer(analyse, name="analyse")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger(__name__)

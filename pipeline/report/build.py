@@ -25,16 +25,21 @@ def build_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     figures = all_figures(run)
-    for stale in (folder / FIGURES).glob("*.*"):
-        stale.unlink()
-    for drawn in figures:
-        _write(folder / FIGURES / f"{drawn.name}.svg", svg_file(drawn.figure, drawn.name))
-        _write(folder / FIGURES / f"{drawn.name}.png", png_file(drawn.figure))
+    write_figures(folder, figures)
     content = _content(run, figures)
     _write(folder / "report.md", _environment().get_template("report.md.j2").render(content))
     page = folder / "report.html"
     _write(page, _environment().get_template("report.html.j2").render(content))
     return page
+
+
+def write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
+    """Write ``figures/NAME.svg`` and ``.png`` into a folder; those of before are removed."""
+    for stale in (folder / FIGURES).glob("*.*"):
+        stale.unlink()
+    for drawn in figures:
+        _write(folder / FIGURES / f"{drawn.name}.svg", svg_file(drawn.figure, drawn.name))
+        _write(folder / FIGURES / f"{drawn.name}.png", png_file(drawn.figure))
 
 
 def compare(folders: Sequence[Path], page: Path) -> Path:

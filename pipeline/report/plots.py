@@ -1,0 +1,134 @@
+"""Plots as plain values: what a study measured, drawn from its JSON in the report's style."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.report.figures import GRID, HEIGHT, HUES, MARKERS, MUTED, STYLE, WIDTH, Drawn
+
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1, 1.4)), (0, (3, 1, 1, 1)))
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line, or points, of a panel."""
+
+    label: str
+    x: list[float]
+    y: list[float]
+    error: list[float] | None = None
+    """One standard error of each y."""
+    style: Literal["line", "points", "path"] = "line"
+    """A path is drawn with its start and its end marked."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    xlabel: str
+    ylabel: str
+    series: list[Series]
+    xlog: bool = False
+    ylog: bool = False
+    title: str = ""
+    frame: list[tuple[float, float]] = field(default_factory=list)
+    """Corners of an outline that replaces the axes: the triangle of a simplex."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of one or two panels with the words around it."""
+
+    name: str
+    title: str
+    caption: str
+    panels: list[Panel]
+
+    @classmethod
+    def of_json(cls, values: dict[str, Any]) -> "Plot":
+        """The plot that ``dataclasses.asdict`` and JSON made these values from."""
+        panels = [
+            Panel(**{**panel, "series": [Series(**line) for line in panel["series"]]})
+            for panel in values["panels"]
+        ]
+        return cls(**{**values, "panels": panels})
+
+
+def draw(plot: Plot) -> Drawn:
+    """The figure: panels below each other, so that it stays legible at phone width."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(
+            figsize=(WIDTH, HEIGHT * len(plot.panels) + _legend_inches(plot)), layout="constrained"
+        )
+        axes = figure.subplots(len(plot.panels), squeeze=False)[:, 0]
+        for place, panel in zip(axes, plot.panels, strict=True):
+            _draw_panel(place, panel, _labels(plot))
+        _legend(figure, axes[0], plot)
+    return Drawn(plot.name, plot.title, plot.caption, figure)
+
+
+def _labels(plot: Plot) -> list[str]:
+    return list(dict.fromkeys(line.label for panel in plot.panels for line in panel.series))
+
+
+def _legend_inches(plot: Plot) -> float:
+    return 0.12 * max(0, len([label for label in _labels(plot) if label]) - 3)
+
+
+def _draw_panel(axes: Axes, panel: Panel, labels: list[str]) -> None:
+    for line in panel.series:
+        _draw_series(axes, line, labels.index(line.label))
+    axes.set_xscale("log" if panel.xlog else "linear")
+    axes.set_yscale("log" if panel.ylog else "linear")
+    axes.set_xlabel(panel.xlabel)
+    axes.set_ylabel(panel.ylabel)
+    axes.set_title(panel.title)
+    if panel.frame:
+        xs, ys = zip(*panel.frame, panel.frame[0], strict=True)
+        axes.plot(xs, ys, color=GRID, linewidth=1.2, zorder=0)
+        axes.set_aspect("equal")
+        axes.grid(False)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+
+
+def _draw_series(axes: Axes, line: Series, number: int) -> None:
+    hue, marker = HUES[number % len(HUES)], MARKERS[number % len(MARKERS)]
+    dash = DASHES[number // len(HUES) % len(DASHES)]
+    if line.style == "points":
+        axes.plot(line.x, line.y, marker, color=hue, markersize=4.5, alpha=0.8)
+    elif line.style == "path":
+        axes.plot(line.x, line.y, color=hue, linewidth=1.2)
+        axes.plot(line.x[:1], line.y[:1], "o", mfc="none", mec=hue, markersize=5)
+        axes.plot(line.x[-1:], line.y[-1:], marker, color=hue, markersize=6)
+    else:
+        size = 4.5 if len(line.x) <= 12 else 0
+        axes.errorbar(
+            line.x, line.y, yerr=line.error, color=hue, linestyle=dash, marker=marker,
+            markersize=size, elinewidth=1.0,
+        )  # fmt: skip
+
+
+def _legend(figure: Figure, axes: Axes, plot: Plot) -> None:
+    labels = _labels(plot)
+    named = [(i, label) for i, label in enumerate(labels) if label]
+    if len(named) < 2:
+        return
+    handles = [
+        mpl.lines.Line2D(
+            [], [], color=HUES[i % len(HUES)], marker=MARKERS[i % len(MARKERS)],
+            linestyle=DASHES[i // len(HUES) % len(DASHES)], markersize=5,
+        )
+        for i, _ in named
+    ]  # fmt: skip
+    long = max(len(label) for _, label in named) > 14
+    figure.legend(
+        handles, [label for _, label in named], loc="outside upper left", ncols=2 if long else 3,
+        columnspacing=1.2, handletextpad=0.5, labelcolor=MUTED,
+    )  # fmt: skip

@@ -1,0 +1,124 @@
+"""``entk analyse``: one command a study, each over one config, and the query for a person."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import apply_overrides, expand_environment, read_yaml, validated
+from pipeline.log import configure_logging
+from pipeline.studies.names import STUDIES
+
+analyse = typer.Typer(
+    no_args_is_help=True,
+    help="What the kernel tells about networks, samples and tasks: one study a config.",
+)
+
+console = Console()
+
+Config = Annotated[
+    Path, typer.Argument(help="A YAML config, such as configs/analyses/active.yaml.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a config key: `rounds=3`."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder of the study.  [default: runs/analyses/NAME]")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+
+LONGEST_TABLE = 60
+"""Rows printed; analysis.json holds all."""
+
+
+def _command(name: str) -> Callable[..., None]:
+    def command(
+        config: Config, overrides: Overrides = None, out: Out = None, verbose: Verbose = False
+    ) -> None:
+        from pipeline.progress import progress_bars
+        from pipeline.runs import RunFolder
+        from pipeline.studies.study import run_study, study_of
+
+        configure_logging(verbose=verbose)
+        study = study_of(name)
+        values = expand_environment(apply_overrides(read_yaml(config), overrides or ()))
+        values["name"] = values.get("name") or config.stem
+        options = validated(study.options, values, str(config))
+        folder = RunFolder(out or Path("runs/analyses") / options.name)
+        with progress_bars() as progress:
+            result = run_study(study, options, folder, progress)
+        console.print(findings_table(result))
+        for note in result["notes"]:
+            console.print(f"- {note}")
+        console.print(f"Figures: {folder.path / 'figures'}")
+
+    command.__doc__ = (
+        f"{STUDIES[name]}\n\n"
+        "Running it again continues: finished cells are kept.\n\n"
+        f"Example: `entk analyse {name} configs/analyses/{name}.yaml`"
+    )
+    return command
+
+
+for _name in STUDIES:
+    analyse.command(_name)(_command(_name))
+
+
+@analyse.command()
+def query(
+    pool: Annotated[
+        Path, typer.Option("--pool", help="A run's folder: its train split is the pool.")
+    ],
+    classes: Annotated[
+        str, typer.Option("--classes", help="Names of the classes, separated by commas.")
+    ],
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV of answers so far, columns id,label.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="CSV of questions, to be filled in.")] = Path(
+        "questions.csv"
+    ),
+    rule: Annotated[str, typer.Option("--rule", help="How to choose.")] = "mlmoc",
+    size: Annotated[int, typer.Option("--size", help="Samples to ask for.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what is left to chance.")] = 0,
+) -> None:
+    """Say which samples to label next: a person, or any program, is the oracle.
+
+    Fill in the labels, append them to the answers, and ask again.
+
+    Example: `entk analyse query --pool runs/quickstart --classes five,six,seven,eight,nine
+    --labels answers.csv`
+    """
+    from pipeline.analyses.answers import write_questions
+    from pipeline.studies.query import next_queries
+    from pipeline.studies.runs import FinishedRun
+
+    configure_logging()
+    store = FinishedRun.open(pool).store("train")
+    names = [name.strip() for name in classes.split(",")]
+    found = next_queries(store, labels, names, rule=rule, size=size, seed=seed)
+    write_questions(out, found.ids)
+    for name, predicted in zip(found.ids, found.predicted, strict=True):
+        console.print(f"{name}  (so far: {names[predicted]})", highlight=False)
+    console.print(f"{found.answered} answers read; {len(found.ids)} questions in {out}")
+
+
+def findings_table(result: dict[str, Any]) -> Table:
+    """The study's table for the terminal, its head where it is long."""
+    rows = result["table"]
+    table = Table(title=result["study"], title_justify="left")
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows[:LONGEST_TABLE]:
+        table.add_row(*(_shown(value) for value in row.values()))
+    return table
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

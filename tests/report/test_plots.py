@@ -1,0 +1,36 @@
+import json
+from dataclasses import asdict
+
+from pipeline.report.plots import Panel, Plot, Series, draw
+
+LINE = Series("error", [1.0, 10.0, 100.0], [1.0, 0.1, 0.01], [0.1, 0.01, 0.001])
+PATH = Series("hard", [0.0, 0.5, 1.0], [0.0, 0.8, 0.0], style="path")
+POINTS = Series("truth", [0.2], [0.3], style="points")
+PLOT = Plot(
+    "both",
+    "Two panels",
+    "Words.",
+    [
+        Panel("width", "error", [LINE], xlog=True, ylog=True),
+        Panel("", "", [PATH, POINTS], frame=[(0, 0), (1, 0), (0.5, 0.87)]),
+    ],
+)
+
+
+def test_a_plot_survives_json():
+    assert Plot.of_json(json.loads(json.dumps(asdict(PLOT)))).panels[0] == PLOT.panels[0]
+
+
+def test_every_panel_is_drawn_with_its_scales():
+    drawn = draw(PLOT)
+    first, second = drawn.figure.axes
+    assert (first.get_xscale(), first.get_yscale()) == ("log", "log")
+    assert first.get_xlabel() == "width"
+    assert second.get_aspect() == 1.0
+    assert [text.get_text() for text in drawn.figure.legends[0].get_texts()] == [
+        "error", "hard", "truth",
+    ]  # fmt: skip
+
+
+def test_one_series_needs_no_legend():
+    assert not draw(Plot("one", "t", "c", [Panel("x", "y", [LINE])])).figure.legends
