@@ -37,7 +37,7 @@ def kernel_of(
 ) -> Float[Tensor, "N M"]:
     """Θ for ``output="all"``, else Θ̂, over all parameters, float64; no sketch, nothing stored.
 
-    Gradients are computed some samples at a time and multiplied in their own type; no more than
+    Gradients are computed some samples at a time and multiplied in float64; no more than about
     ``ROOM`` bytes of them are held, and they are computed again where that is too little.
     """
     extract = FeatureExtractor(model, output=output, seed=seed, compute_dtype=compute_dtype)
@@ -47,7 +47,7 @@ def kernel_of(
         parts = []
         for start in range(0, batch_size(right), batch):
             phi = _rows(extract, slice_inputs(right, slice(start, start + batch)))
-            parts.append((left_rows @ phi.T).double())
+            parts.append(left_rows @ phi.T)
         rows.append(torch.cat(parts, dim=1))
     K = torch.cat(rows)
     return (K + K.T) / 2 if other is None else K
@@ -67,7 +67,8 @@ def _groups(extract: FeatureExtractor, inputs: Inputs, batch: int) -> Iterator[T
 
 def _rows(extract: FeatureExtractor, inputs: Inputs) -> Float[Tensor, "bq P"]:
     phi = extract(inputs).phi
-    return phi.reshape(-1, phi.shape[-1])
+    # Rounded gradients still make a positive semi-definite kernel; rounded products do not.
+    return phi.reshape(-1, phi.shape[-1]).double()
 
 
 @dataclass(frozen=True)

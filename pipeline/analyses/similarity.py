@@ -30,9 +30,9 @@ from pipeline.types import InputError
 Product = Callable[[Float[Tensor, "s m"]], Float[Tensor, "s m"]]
 """V ↦ M V of a positive semi-definite M."""
 
-RANK = 12
+RANK = 4
 """Directions of each matrix that are counted exactly."""
-PROBES = 12
+PROBES = 8
 """Random vectors for the rest."""
 
 

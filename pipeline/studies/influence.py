@@ -110,8 +110,8 @@ class _Case:
     def _refitted(self, group: list[int]) -> Tensor:
         kept = np.setdiff1d(np.arange(len(self.K)), group)
         machine = KernelRidge(self.ridge, ridge_scale="absolute", solver="cholesky")
-        machine.fit(self.K[np.ix_(kept, kept)].astype(np.float64), self.targets.matrix[kept])
-        return torch.from_numpy(machine.predict(self.K_cross[:, kept].astype(np.float64)))
+        machine.fit(self.K[np.ix_(kept, kept)], self.targets.matrix[kept])
+        return torch.from_numpy(machine.predict(self.K_cross[:, kept]))
 
 
 def _plots(

@@ -1,0 +1,272 @@
+"""How well the pseudo-NTK stands for the full eNTK: over networks, widths and training."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.analyses.around import fit_around, matched_ridge
+from pipeline.analyses.full_kernel import (
+    compare_kernels,
+    drift,
+    hanson_wright_bound,
+    kernel_of,
+    power_law,
+)
+from pipeline.analyses.learning_path import train_recording
+from pipeline.analyses.width_networks import ARCHITECTURES, backbone_of, make_network
+from pipeline.jacobian.outputs import sum_norms
+from pipeline.registry import BenchmarkOptions
+from pipeline.report.plots import Panel, Plot, Series
+from pipeline.studies.images import Labelled, load_splits
+from pipeline.studies.study import Findings, Study, StudyOptions, Work
+
+Kind = Literal["first", "sum", "random_direction"]
+OUTPUTS: dict[str, Any] = {"first": 0, "sum": "sum", "random_direction": "random_direction"}
+
+
+class PseudoKernelOptions(StudyOptions):
+    """Pseudo-NTK against full eNTK."""
+
+    benchmark: BenchmarkOptions
+    """Where images and classes come from."""
+    networks: tuple[str, ...] = tuple(ARCHITECTURES)
+    """Which architectures."""
+    widths: dict[str, tuple[int, ...]]
+    """Widths of each."""
+    epochs: tuple[int, ...] = (0, 1, 2, 5, 10)
+    """When kernels are compared; training stops at the last."""
+    kinds: tuple[Kind, ...] = ("first", "sum", "random_direction")
+    """Scalars that the pseudo-NTK is taken of."""
+    train: int = Field(default=1_000, ge=2)
+    """Images trained on."""
+    rows: int = Field(default=48, ge=2)
+    """Images of the kernels, the first of those trained on."""
+    test: int = Field(default=48, ge=1)
+    """Images that the regressions predict."""
+    ridge: float = Field(default=1e-3, gt=0)
+    """Of the regressions, relative to the mean of the pseudo-NTK's diagonal."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    """SGD with momentum 0.9 on cross-entropy."""
+    seeds: int = Field(default=3, ge=1)
+    """Networks of each width."""
+
+
+def run(options: PseudoKernelOptions, work: Work) -> Findings:
+    """Errors over widths, epochs and kinds, with the fitted exponents."""
+    splits = load_splits(options.benchmark, "train", "id_test")
+    train = splits["train"].first(options.train)
+    test = splits["id_test"].first(options.test)
+    cells = [
+        (name, width, seed)
+        for name in options.networks
+        for width in options.widths[name]
+        for seed in range(options.seeds)
+    ]
+    makers = {
+        f"{name}_{width}_{seed}": partial(_cell, options, train, test, name, width, seed)
+        for name, width, seed in cells
+    }
+    rows = [row for rows in work.cells(makers).values() for row in rows]
+    return Findings(_table(options, rows), _plots(options, rows), _notes(options, rows))
+
+
+def _cell(
+    options: PseudoKernelOptions, train: Labelled, test: Labelled, name: str, width: int, seed: int
+) -> list[dict[str, Any]]:
+    """One network through its training: a row for every epoch and kind."""
+    model = make_network(name, train.x.shape[1:], width, train.k, seed)
+    rows: list[dict[str, Any]] = []
+    start: list[Tensor] = []
+
+    def compare(epoch: int) -> None:
+        if epoch in options.epochs:
+            training = model.training
+            model.eval()
+            full, found = _compared(options, model, train.first(options.rows), test)
+            start.append(full)
+            at = {"network": name, "width": width, "seed": seed, "epoch": epoch}
+            rows.extend({**at, "drift": drift(start[0], full), **row} for row in found)
+            model.train(training)
+
+    compare(0)
+    if max(options.epochs) > 0:
+        model.train()
+        train_recording(
+            model, train.x, train.one_hot(), epochs=max(options.epochs), seed=seed,
+            learning_rate=options.learning_rate, after_epoch=compare,
+        )  # fmt: skip
+    return rows
+
+
+def _compared(
+    options: PseudoKernelOptions, model: nn.Module, train: Labelled, test: Labelled
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """The full kernel, and one row of figures for each kind of pseudo-NTK."""
+    with torch.no_grad():
+        f0, f0_test = model(train.x), model(test.x)
+    full_seconds, full = _timed(lambda: kernel_of(model, train.x))
+    cross = kernel_of(model, test.x, train.x)
+    Y = train.one_hot().double()
+    total, mean = sum_norms(model.fc)  # type: ignore[arg-type]
+    shared = {
+        "full_seconds": full_seconds,
+        "full_bytes": full.nbytes,
+        "sum_norm": total,
+        "mean_norm": mean,
+        "bound": _bound(model, train),
+    }
+    rows = []
+    for kind in options.kinds:
+        output = OUTPUTS[kind]
+        seconds, pseudo = _timed(partial(kernel_of, model, train.x, output=output))
+        ridge = options.ridge * float(pseudo.diagonal().mean())
+        by_pseudo = fit_around(pseudo, Y, f0, ridge=ridge).predict(
+            kernel_of(model, test.x, train.x, output=output), f0_test
+        )
+        by_full = {
+            "raw": fit_around(full, Y, f0, ridge=ridge).predict(cross, f0_test),
+            "matched": fit_around(full, Y, f0, ridge=matched_ridge(ridge, full, pseudo)).predict(
+                cross, f0_test
+            ),
+        }
+        rows.append(
+            {
+                "kind": kind,
+                **shared,
+                "seconds": seconds,
+                "bytes": pseudo.nbytes,
+                **_plain(asdict(compare_kernels(full, pseudo))),
+                "accuracy_pseudo": _accuracy(by_pseudo, test),
+                "accuracy_network": _accuracy(f0_test, test),
+                **{f"accuracy_full_{r}": _accuracy(f, test) for r, f in by_full.items()},
+                **{
+                    f"regression_difference_{r}": float((f - by_pseudo).norm() / f.norm())
+                    for r, f in by_full.items()
+                },
+            }
+        )
+    return full, rows
+
+
+def _bound(model: nn.Module, train: Labelled) -> float:
+    """The talk's bound for the first pair of samples."""
+    between = kernel_of(backbone_of(model), train.x[:1], train.x[1:2])
+    return hanson_wright_bound(between, train.k)
+
+
+def _timed(make: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    started = time.perf_counter()
+    result = make()
+    return time.perf_counter() - started, result
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Pairs (full, pseudo) as two entries; an infinite condition number as None."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, tuple):
+            flat[f"{name}_full"], flat[f"{name}_pseudo"] = value
+        else:
+            flat[name] = value
+    return {name: value if np.isfinite(value) else None for name, value in flat.items()}
+
+
+def _accuracy(scores: Tensor, samples: Labelled) -> float:
+    return float((scores.argmax(dim=1) == samples.labels).double().mean())
+
+
+def _mean(rows: list[dict[str, Any]], key: str, **at: Any) -> tuple[float, float]:
+    """Mean and standard error over seeds of the rows at these coordinates."""
+    values = [row[key] for row in rows if all(row[name] == v for name, v in at.items())]
+    spread = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+    return float(np.mean(values)), spread
+
+
+def _table(options: PseudoKernelOptions, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    table = []
+    for name in options.networks:
+        for width in options.widths[name]:
+            for epoch in (options.epochs[0], options.epochs[-1]):
+                for kind in options.kinds:
+                    at = {"network": name, "width": width, "epoch": epoch, "kind": kind}
+                    table.append({**at, **_figures(rows, at)})
+    return table
+
+
+def _figures(rows: list[dict[str, Any]], at: dict[str, Any]) -> dict[str, float]:
+    error, stderr = _mean(rows, "relative_error", **at)
+    return {
+        "error": error,
+        "stderr": stderr,
+        "norms differ": _mean(rows, "norm_difference", **at)[0],
+        "drift": _mean(rows, "drift", **at)[0],
+        "outputs differ": _mean(rows, "regression_difference_matched", **at)[0],
+        "accuracy pseudo": _mean(rows, "accuracy_pseudo", **at)[0],
+        "accuracy full": _mean(rows, "accuracy_full_matched", **at)[0],
+        "times faster": _mean(rows, "full_seconds", **at)[0] / _mean(rows, "seconds", **at)[0],
+    }
+
+
+def _notes(options: PseudoKernelOptions, rows: list[dict[str, Any]]) -> list[str]:
+    notes = []
+    for name in options.networks:
+        widths = options.widths[name]
+        if len(widths) < 3:
+            continue
+        for epoch in (options.epochs[0], options.epochs[-1]):
+            at = {"network": name, "epoch": epoch, "kind": options.kinds[0]}
+            errors = [_mean(rows, "relative_error", width=w, **at)[0] for w in widths]
+            law = power_law(widths, errors)
+            notes.append(
+                f"{name}, epoch {epoch}: error falls with width to the power "
+                f"{law.exponent:.2f} ± {law.stderr:.2f}"
+            )
+    return notes
+
+
+def _plots(options: PseudoKernelOptions, rows: list[dict[str, Any]]) -> list[Plot]:
+    first, last, kind = options.epochs[0], options.epochs[-1], options.kinds[0]
+
+    def over_width(key: str, epoch: int, title: str, label: str) -> Panel:
+        series = []
+        for name in options.networks:
+            found = [
+                _mean(rows, key, network=name, width=w, epoch=epoch, kind=kind)
+                for w in options.widths[name]
+            ]
+            x = [float(w) for w in options.widths[name]]
+            means, errors = [m for m, _ in found], [e for _, e in found]
+            series.append(Series(name.replace("_", " "), x, means, errors))
+        return Panel("width", label, series, xlog=True, ylog=True, title=title)
+
+    caption = f"Pseudo-NTK of the {kind} logit on {options.rows} images; bars over seeds."
+    return [
+        Plot(
+            "error",
+            "Relative error of the pseudo-NTK",
+            caption,
+            [
+                over_width("relative_error", first, f"epoch {first}", "‖Θ − Θ̂⊗I‖ / ‖Θ‖"),
+                over_width("relative_error", last, f"epoch {last}", "‖Θ − Θ̂⊗I‖ / ‖Θ‖"),
+            ],
+        ),
+        Plot(
+            "regression",
+            "Relative difference of the regressions' outputs",
+            caption,
+            [
+                over_width(f"regression_difference_{r}", first, f"ridge {r}", "difference")
+                for r in ("raw", "matched")
+            ],
+        ),
+    ]
+
+
+STUDY = Study(PseudoKernelOptions, run)

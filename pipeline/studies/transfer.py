@@ -1,0 +1,176 @@
+"""A ranking of backbones for one task before any is fine-tuned, against fine-tuning them all."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from scipy import stats
+from torch import nn
+
+from pipeline.analyses.transfer import learning_curve, transferability
+from pipeline.baselines.linear_probe import logistic_path
+from pipeline.baselines.training import Recipe, train
+from pipeline.gram import gram
+from pipeline.models.head import with_head
+from pipeline.registry import BenchmarkOptions, ModelOptions, build_backbone, build_network
+from pipeline.report.plots import Panel, Plot, Series
+from pipeline.solvers import KernelRidge
+from pipeline.solvers.eigh import eigh_system
+from pipeline.solvers.operator import DenseKernel
+from pipeline.solvers.targets import class_targets
+from pipeline.studies.backbones import features_of, outputs_of, with_new_head
+from pipeline.studies.images import Labelled, images_of, load_splits
+from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.types import InputError
+
+PREDICTORS = ("label alignment", "GCV", "leave-one-out, %", "probe, %")
+"""What ranks before fine-tuning; GCV ranks from small to large."""
+CURVE_RIDGE = 1e-3
+"""Of the learning curve, relative to the mean of K's diagonal."""
+
+
+class TransferOptions(StudyOptions):
+    """Rank backbones for a task."""
+
+    benchmark: BenchmarkOptions
+    """The target task."""
+    models: dict[str, ModelOptions]
+    """Backbones by name."""
+    train: int = Field(default=1_000, ge=10)
+    """Training images."""
+    sketch_size: int | None = Field(default=50_000, ge=1)
+    """Parameters kept of each."""
+    tune_epochs: int = Field(default=5, ge=1)
+    """Epochs of the fine-tuning that is the truth."""
+    tune_rates: tuple[float, ...] = (0.01,)
+    """First step sizes; the best on validation counts."""
+    split: str = "id_test"
+    """Where the truth is measured."""
+    seed: int = 0
+    """Of heads and orders."""
+
+
+def run(options: TransferOptions, work: Work) -> Findings:
+    """One row a backbone, and the rank correlation of every predictor with the truth."""
+    if len(options.models) < 3:
+        raise InputError("a ranking needs three backbones or more.", "models")
+    data = load_splits(options.benchmark, "train", "val", options.split)
+    data["train"] = data["train"].first(options.train)
+    makers = {name: partial(_cell, options, data, name) for name in options.models}
+    found = work.cells(makers)
+    table = [{"backbone": name, **row["figures"]} for name, row in found.items()]
+    return Findings(table, _plots(found, table), _notes(table))
+
+
+def _cell(options: TransferOptions, data: dict[str, Labelled], name: str) -> dict[str, Any]:
+    samples, test = data["train"], data[options.split]
+    labels = samples.labels.numpy()
+    network = build_network(options.models[name])
+    features = features_of(network, samples.x, options.sketch_size)
+    K, targets = gram(features.source), class_targets(labels, samples.k)
+    found = transferability(K, targets, labels)
+    probe = _probe_accuracy(network, samples, test)
+    return {
+        "figures": {
+            "label alignment": found.label_alignment,
+            "GCV": found.gcv,
+            "leave-one-out, %": 100 * found.loo_accuracy,
+            "effective dimension": found.effective_dimension,
+            "probe, %": 100 * probe,
+            "fine-tuned, %": 100 * _fine_tuned(options, data, name),
+        },
+        "curve": _curves(K, targets.matrix, samples.k),
+    }
+
+
+def _probe_accuracy(network: Any, samples: Labelled, test: Labelled) -> float:
+    """Logistic regression on penultimate features, at the strength that suits them usually."""
+    body = with_new_head(network, nn.Identity())
+    z, z_test = outputs_of(body, samples.x).numpy(), outputs_of(body, test.x).numpy()
+    models, _ = logistic_path(z, samples.labels.numpy(), [1e-2, 1e-1, 1.0], 200)
+    return models[-1].merit(z_test, test.labels.numpy())
+
+
+def _fine_tuned(options: TransferOptions, data: dict[str, Labelled], name: str) -> float:
+    """Test accuracy of the fine-tuned network, its step size chosen on validation."""
+    backbone = build_backbone(options.models[name])
+    best, score = -1.0, 0.0
+    for rate in options.tune_rates:
+        module = with_head(backbone, "random", data["train"].k, options.seed).module
+        recipe = Recipe(
+            learning_rate=rate, epochs=options.tune_epochs, batch_size=64, seed=options.seed
+        )
+        outcome = train(module, images_of(data["train"]), images_of(data["val"]), recipe)
+        if outcome.best_state is None or outcome.best_accuracy <= best:
+            continue
+        best = outcome.best_accuracy
+        module.load_state_dict(outcome.best_state)
+        test = data[options.split]
+        found = outputs_of(module.eval(), test.x).argmax(dim=1)
+        score = float((found == test.labels).double().mean())
+    return score
+
+
+def _curves(K: np.ndarray, Y: Any, k: int) -> dict[str, list[float]]:
+    """Squared error over n: predicted from the spectrum of all rows, and measured on held-out ones.
+
+    The last fifth of the rows is measured on; the spectrum is that of the others.
+    """
+    n = len(K) * 4 // 5
+    ridge = CURVE_RIDGE * float(np.trace(K)) / len(K)
+    system = eigh_system(DenseKernel(K[:n, :n]), Y[:n])
+    sizes = sorted({int(s) for s in np.geomspace(max(k, n // 20), n, 6)})
+    predicted = learning_curve(system.eigenvalues, system.coordinates, sizes, ridge)
+    measured = []
+    for size in sizes:
+        machine = KernelRidge(ridge, ridge_scale="absolute", solver="cholesky")
+        machine.fit(K[:size, :size], Y[:size])
+        error = machine.predict(K[n:, :size]) - Y[n:].numpy()
+        measured.append(float((error**2).sum(axis=1).mean()))
+    return {"sizes": [float(s) for s in sizes], "predicted": list(predicted), "measured": measured}
+
+
+def _notes(table: list[dict[str, Any]]) -> list[str]:
+    truth = [row["fine-tuned, %"] for row in table]
+    notes = []
+    for name in PREDICTORS:
+        sign = -1 if name == "GCV" else 1
+        values = [sign * row[name] for row in table]
+        rho, tau = stats.spearmanr(values, truth), stats.kendalltau(values, truth)
+        notes.append(
+            f"{name.removesuffix(', %')} ranks {len(table)} backbones with Spearman "
+            f"{float(rho.statistic):.2f}, Kendall {float(tau.statistic):.2f} to fine-tuning"
+        )
+    return notes
+
+
+def _plots(found: dict[str, Any], table: list[dict[str, Any]]) -> list[Plot]:
+    truth = [row["fine-tuned, %"] for row in table]
+    ranking = [
+        Series(row["backbone"], [row["leave-one-out, %"]], [value], style="points")
+        for row, value in zip(table, truth, strict=True)
+    ]
+    curves = []
+    for name, row in found.items():
+        curve = row["curve"]
+        curves.append(Series(f"{name}, predicted", curve["sizes"], curve["predicted"]))
+        points = Series(f"{name}, measured", curve["sizes"], curve["measured"], style="points")
+        curves.append(points)
+    return [
+        Plot(
+            "ranking",
+            "Backbones before and after fine-tuning",
+            "Leave-one-out accuracy of the kernel on the training images, nothing fine-tuned.",
+            [Panel("leave-one-out accuracy, %", "fine-tuned accuracy, %", ranking)],
+        ),
+        Plot(
+            "curves",
+            "Learning curves from the spectrum",
+            "Squared error of the regression: predicted from spectrum and targets, and measured.",
+            [Panel("training images", "squared error", curves, xlog=True)],
+        ),
+    ]
+
+
+STUDY = Study(TransferOptions, run)

@@ -1,0 +1,62 @@
+"""The studies that train their own small networks, in quick forms, from the command line."""
+
+import pytest
+
+from pipeline.artefact import read_json
+
+OUT = "runs/analyses"
+
+
+def findings(tmp_path, name):
+    return read_json(tmp_path / OUT / name / "analysis.json")
+
+
+def test_pseudo_and_full_kernels_are_compared_over_widths(study, tmp_path):
+    code, printed = study(
+        "pseudo_kernel", "networks=[convnet]", "widths={convnet: [4, 8, 16]}", "rows=8", "test=8",
+        "train=40", "epochs=[0, 1]", config="pseudo_kernel_quick",
+    )  # fmt: skip
+    assert code == 0, printed
+    found = findings(tmp_path, "pseudo_kernel_quick")
+    assert {row["width"] for row in found["table"]} == {4, 8, 16}
+    assert all(row["error"] > 0 for row in found["table"])
+    assert "error falls with width" in found["notes"][0]
+
+
+def test_regression_follows_the_network_at_first(study, tmp_path):
+    code, printed = study(
+        "around_network", "widths=[64]", "train=20", "test=20", "steps=[1, 5]", "warm_epochs=1"
+    )
+    assert code == 0, printed
+    rows = findings(tmp_path, "around_network")["table"]
+    assert {row["point"] for row in rows} == {"untrained", "pretrained", "fine_tuned"}
+    first = [row["full against network"] for row in rows if row["steps"] == 1]
+    assert max(first) < 0.3
+
+
+def test_steps_are_second_order_and_paths_are_drawn(study, tmp_path):
+    code, printed = study("learning_path", "n=60", "width=16", "epochs=4", "after=[0, 2]")
+    assert code == 0, printed
+    found = findings(tmp_path, "learning_path")
+    assert [row["order"] for row in found["table"]] == pytest.approx([2] * 4, abs=0.15)
+    assert [plot["name"] for plot in found["plots"]] == ["steps", "paths"]
+    assert (tmp_path / OUT / "learning_path/figures/paths.png").is_file()
+
+
+def test_every_teacher_has_its_students(study, tmp_path):
+    code, printed = study("distillation", "n=40", "epochs=2", "noise=[0.3]", "seeds=2", "test=50")
+    assert code == 0, printed
+    rows = findings(tmp_path, "distillation")["table"]
+    assert [row["target"] for row in rows] == [
+        "one-hot", "label smoothing", "self-distillation", "early-stopped teacher", "Filter-KD",
+    ]  # fmt: skip
+    assert all(row["‖p_target − p*‖"] > 0 for row in rows)
+
+
+def test_students_learn_from_images_too(study, tmp_path):
+    code, printed = study(
+        "distillation", "benchmark={kind: digits}", "network=convnet", "width=4", "n=40",
+        "epochs=1", "noise=[0.3]", "seeds=1",
+    )  # fmt: skip
+    assert code == 0, printed
+    assert findings(tmp_path, "distillation")["table"][0]["‖p_target − p*‖"] is None
