@@ -10,6 +10,7 @@ runs/NAME/
   model/            weights that this run trained itself
   features.json     where the features of each split lie in the cache
   kernel/  fit/METHOD/  curves/METHOD/  predictions/METHOD/  baselines/METHOD/
+  columns/          scores over the number of kept parameters
   metrics.json      the results; no timing in it
   timing.json       seconds, rates, bytes of each stage
   report.md  report.html
@@ -110,6 +111,11 @@ class RunFolder:
     def curves(self, method: str) -> Path:
         """A method's scores along its path, on every split, computed after the choice."""
         return self.path / "curves" / method
+
+    @property
+    def columns(self) -> Path:
+        """Scores over the number of kept parameters."""
+        return self.path / "columns"
 
     def predictions(self, method: str) -> Path:
         """A method's scores, one file a split."""

@@ -87,6 +87,8 @@ def all_figures(run: Run) -> list[Drawn]:
     drawn = [shift_figure(run)] if run.metric == "accuracy" else []
     for method in run.methods:
         drawn += [iterations_figure(run, method), ridge_figure(run, method)]
+        drawn.append(risk_figure(method))
+    drawn.append(columns_figure(run))
     return [figure for figure in drawn if figure is not None]
 
 
@@ -177,6 +179,50 @@ def ridge_figure(run: Run, method: Method) -> Drawn | None:
     caption = _caption(run, curve["splits"], "chosen strength" if selected else "")
     title = f"{method.label}: over regularization"
     return Drawn(f"ridge-{method.name}", title, caption, figure)
+
+
+def risk_figure(method: Method) -> Drawn | None:
+    """The squared error that the spectrum predicts, and the one measured on every split."""
+    curve = method.fit.get("ridge_curve") or {}
+    predicted = {
+        point["ridge"]: point["gcv"]
+        for point in method.fit.get("ridge_path") or ()
+        if point.get("gcv") is not None
+    }
+    if not curve.get("risks") or len(predicted) < 2:
+        return None
+    with mpl.rc_context(STYLE):
+        figure, axes = _new()
+        for split, hue, dash, _ in _styled(curve["risks"]):
+            risks = curve["risks"][split]
+            axes.plot(curve["ridges"], risks, color=hue, linestyle=dash, label=split_label(split))
+        ridges = sorted(predicted)
+        values = [predicted[ridge] for ridge in ridges]
+        axes.plot(ridges, values, color=INK, linewidth=1.1, label="predicted (GCV)")
+        axes.set_xscale("log")
+        axes.set_xlabel(str(curve.get("label") or "ridge"))
+        axes.set_ylabel("mean squared error of the targets")
+        _legend(figure, axes)
+    caption = (
+        "GCV reads the training kernel's spectrum and the training targets alone; it predicts the "
+        "error in distribution (Wei, Hu & Steinhardt 2022)."
+    )
+    return Drawn(f"risk-{method.name}", f"{method.label}: predicted risk", caption, figure)
+
+
+def columns_figure(run: Run) -> Drawn | None:
+    """Accuracy over the number of kept parameters, a kernel and a ridge for each."""
+    points = run.columns
+    if len(points) < 2:
+        return None
+    values = {
+        split: [point["splits"][split][run.metric] for point in points]
+        for split in points[0]["splits"]
+    }
+    sizes = [point["size"] for point in points]
+    figure = _curve(sizes, values, None, "kept parameters", run.metric)
+    caption = f"Each kernel has the ridge that {run.selection_phrase} chose for it."
+    return Drawn("columns", "Over the number of kept parameters", caption, figure)
 
 
 def _curve(

@@ -61,6 +61,8 @@ class Run:
     """Provenance of each finished artefact, by its path inside the folder."""
     plan: dict[str, Any]
     """What the planner fixed before work started."""
+    columns: list[dict[str, Any]]
+    """Scores by the number of kept parameters, ascending: size, ridge, splits."""
     remarks: list[tuple[str, str]]
     """Remarks on network and benchmark (``notes.json``), as (subject, remark)."""
     missing: list[str]
@@ -135,6 +137,7 @@ def read_run(folder: Path) -> Run:
         methods=methods,
         provenance=provenance,
         plan=plan,
+        columns=_columns(paths.columns / "columns.json"),
         remarks=_remarks(folder / "notes.json"),
         missing=missing,
     )
@@ -169,6 +172,10 @@ def _read(path: Path, reader: Any, missing: list[str], consequence: str) -> dict
 def _remarks(path: Path) -> list[tuple[str, str]]:
     subjects = read_json(path) if path.is_file() else {}
     return [(subject.capitalize(), str(n)) for subject, notes in subjects.items() for n in notes]
+
+
+def _columns(path: Path) -> list[dict[str, Any]]:
+    return list(read_json(path)["columns"]) if path.is_file() else []
 
 
 def _methods(

@@ -23,6 +23,7 @@ from pipeline.solvers.lanczos import growing_systems
 from pipeline.solvers.operator import DenseKernel, SharedKernel
 from pipeline.solvers.plane import PlaneRequest
 from pipeline.solvers.ridge_scale import ridge_unit
+from pipeline.solvers.select import Score
 from pipeline.solvers.spectral_path import ridge_filters
 from pipeline.solvers.spectrum import spectrum_of
 from pipeline.solvers.targets import CenteredTargets
@@ -95,7 +96,10 @@ def curve_task(job: Job) -> CurveTask:
 
 
 def scored_curves(view: KernelView, task: CurveTask) -> dict[str, dict[str, Any]]:
-    """Both curves: the leading metric of every split at every point."""
+    """Both curves: the leading metric of every split at every point.
+
+    Along the ridges the squared error of the targets too: it is what GCV predicts.
+    """
     operator = view.operator()
     largest = spectrum_of(operator).lambda_max
     unit = ridge_unit(operator, task.ridge_scale, largest)
@@ -110,12 +114,18 @@ def scored_curves(view: KernelView, task: CurveTask) -> dict[str, dict[str, Any]
     rows = CrossRows(view.cross(task.splits[0].split))
     system = _system(operator, task, rows, [filters for filters, _ in curves.values()])
     scores: dict[str, dict[str, list[float]]] = {name: {} for name in curves}
+    risks: dict[str, list[float]] = {}
     for one in task.splits:
         # One split at a time: its rows on the whole basis are as large as a block of K.
         projected = (rows if one is task.splits[0] else CrossRows(view.cross(one.split))).on(system)
         for name, (filters, _) in curves.items():
-            scores[name][one.split] = _scores(projected, system, filters, one, task.targets)
-    return {name: {**axis, "splits": scores[name]} for name, (_, axis) in curves.items()}
+            values = _means(projected, system, filters, one.score(task.targets.mean))
+            scores[name][one.split] = values if one.classes else [-value for value in values]
+        squares = _means(projected, system, curves["ridge_curve"][0], one.risk(task.targets.mean))
+        risks[one.split] = [-value for value in squares]
+    drawn = {name: {**axis, "splits": scores[name]} for name, (_, axis) in curves.items()}
+    drawn["ridge_curve"]["risks"] = risks
+    return drawn
 
 
 def _system(
@@ -134,14 +144,7 @@ def _system(
     return current.system
 
 
-def _scores(
-    projected: Tensor,
-    system: Eigensystem,
-    filters: Filters,
-    split: Labelled,
-    targets: CenteredTargets,
-) -> list[float]:
-    score = split.score(targets.mean)
-    sign = 1.0 if split.classes else -1.0
+def _means(projected: Tensor, system: Eigensystem, filters: Filters, score: Score) -> list[float]:
+    """The score at every point of a curve."""
     chunks = filtered_chunks(projected, filters(system.eigenvalues), system.coordinates)
-    return [sign * score(predictions).value for chunk in chunks for predictions in chunk]
+    return [score(predictions).value for chunk in chunks for predictions in chunk]

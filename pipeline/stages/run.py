@@ -12,6 +12,7 @@ from pipeline.registry import RunConfig
 from pipeline.report.build import build_report
 from pipeline.runs import RunFolder
 from pipeline.stages.baselines import run_baselines
+from pipeline.stages.columns import draw_columns
 from pipeline.stages.curves import draw_curves
 from pipeline.stages.features import featurize
 from pipeline.stages.fit import CONVERGED, STOPPED, fit_entk
@@ -52,6 +53,7 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
                 fit_entk(job, road)
                 predict_entk(job, road)
                 draw_curves(job, road)
+                draw_columns(job, road)
             run_baselines(job, instrument, plan, stores)
         metrics = evaluate_methods(job)
         page = build_report(folder.path)

@@ -45,8 +45,14 @@ class Labelled:
         """Accuracy, or minus the squared error, of predictions of targets centred by ``mean``."""
         if self.classes:
             return accuracy(self.labels, mean)
-        rows = self.labels.reshape(len(self.labels), -1)
-        return squared_error(torch.from_numpy(rows), mean)
+        return self.risk(mean)
+
+    def risk(self, mean: Tensor) -> Score:
+        """Minus the squared error, over the targets, of predictions of targets centred by it."""
+        if self.classes:
+            one_hot = torch.eye(len(mean), dtype=torch.float64)[torch.from_numpy(self.labels)]
+            return squared_error(one_hot, mean)
+        return squared_error(torch.from_numpy(self.labels.reshape(len(self.labels), -1)), mean)
 
 
 @dataclass(frozen=True)
