@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(analyse, name="analyse")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+INTERRUPTED = 130
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,8 @@ def main() -> None:
         message = f"error: {place}{error.strerror}. {hint}; the same command continues."
         errors.print(message, style="red", markup=False, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("stopped; the same command continues.")
-        sys.exit(130)
+    except SystemExit as ended:
+        # Typer turns Ctrl-C into this code and says nothing.
+        if ended.code == INTERRUPTED:
+            errors.print("stopped; the same command continues.")
+        raise

@@ -252,6 +252,16 @@ def test_a_report_of_a_folder_that_is_no_run_is_refused(entk, tmp_path):
     assert "no run folder" in printed
 
 
+def test_an_interrupted_run_says_how_it_continues(entk, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.stages.run.make_job", interrupted)
+    code, printed = run(entk)
+    assert code == 130
+    assert "stopped; the same command continues" in printed
+
+
 @pytest.mark.parametrize("place", ["a file", "a file/below"])
 def test_a_folder_that_cannot_be_made_is_named(entk, tmp_path, place):
     (tmp_path / "a file").write_text("x")
