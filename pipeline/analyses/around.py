@@ -6,14 +6,17 @@ gradient descent, what it is then (paper 003). The pseudo-NTK does the same with
 for all outputs. A ridge means another thing for each: :func:`matched_ridge` converts.
 """
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.analyses.full_kernel import outputs_per_row
+from pipeline.analyses.learning_path import loss_value
 from pipeline.solvers.kernel_ridge import KernelRidge
 from pipeline.solvers.operator import product
 from pipeline.solvers.trajectory import trajectory
@@ -55,6 +58,32 @@ def fit_around(
         return AroundNetwork(path.dual_weights(steps))
     machine = KernelRidge(ridge, ridge_scale="absolute").fit(K, residual)
     return AroundNetwork(torch.as_tensor(machine.dual_coef_))
+
+
+def trained_outputs(
+    model: nn.Module,
+    x: Float[Tensor, "n *image"],
+    other: Float[Tensor, "m *image"],
+    Y: Float[Tensor, "n k"],
+    step: float,
+    wanted: Sequence[int],
+) -> list[Float[Tensor, "m k"]]:
+    """What the regression stands for: the network itself, trained on half the summed squares.
+
+    Outputs on ``other`` after each of the ``wanted`` numbers (ascending) of full-batch steps, of a
+    copy; the given network stays as it is.
+    """
+    network, outputs = copy.deepcopy(model), []
+    parameters = list(network.parameters())
+    for number in range(1, max(wanted) + 1):
+        loss = len(x) * loss_value(network(x), Y, "squared")
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.sub_(gradient, alpha=step)
+            if number in wanted:
+                outputs.append(network(other).double())
+    return outputs
 
 
 def matched_ridge(ridge: float, full: Float[Tensor, "N N"], pseudo: Float[Tensor, "n n"]) -> float:

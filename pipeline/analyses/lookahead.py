@@ -33,8 +33,10 @@ CHUNK = 256
 class PoolKernel(Protocol):
     """The kernel among all rows of a pool, read by columns."""
 
-    rows_per_sample: int
-    """q: 1 for a scalar output, k for the full eNTK."""
+    @property
+    def rows_per_sample(self) -> int:
+        """q: 1 for a scalar output, k for the full eNTK."""
+        ...
 
     def columns(self, samples: Int[Tensor, " c"]) -> Float[Tensor, "N cq"]:
         """k(pool, samples), float64 (m·q, c·q)."""

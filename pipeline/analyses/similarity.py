@@ -30,10 +30,11 @@ from pipeline.types import InputError
 Product = Callable[[Float[Tensor, "s m"]], Float[Tensor, "s m"]]
 """V ↦ M V of a positive semi-definite M."""
 
-RANK = 4
-"""Directions of each matrix that are counted exactly."""
-PROBES = 8
-"""Random vectors for the rest."""
+TOLERANCE = 3e-3
+"""Relative standard error to which cosines are estimated."""
+FIRST_RANK, GROWTH = 4, 4
+"""Directions of each matrix that are counted exactly at first, and how they grow; random vectors
+for the rest are twice as many."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,19 @@ class Cosine:
 
     value: float
     stderr: float
-    """Over the probes; 0 where nothing was estimated."""
+    """Over the random vectors; 0 where nothing was estimated."""
 
 
 def parameter_cosine(
     A: StreamedFeatures,
     B: StreamedFeatures,
     *,
-    rank: int = RANK,
-    probes: int = PROBES,
+    tol: float = TOLERANCE,
     seed: int = 0,
 ) -> Cosine:
     """sim(A, B) of the papers, by sketch: two networks of one architecture, or two tasks."""
     _refuse_other_columns(A, B)
-    return sketched_cosine(
-        A.fisher_times, B.fisher_times, A.shape[1], rank=rank, probes=probes, seed=seed
-    )
+    return sketched_cosine(A.fisher_times, B.fisher_times, A.shape[1], tol=tol, seed=seed)
 
 
 def kernel_alignment(
@@ -65,26 +63,33 @@ def kernel_alignment(
     B: StreamedFeatures,
     *,
     center: bool = False,
-    rank: int = RANK,
-    probes: int = PROBES,
+    tol: float = TOLERANCE,
     seed: int = 0,
 ) -> Cosine:
     """Alignment of two kernels over the same samples, by sketch; with ``center`` it is CKA."""
     _refuse_other_rows(A, B)
     of_A, of_B = (centered(X.kernel_times) if center else X.kernel_times for X in (A, B))
-    return sketched_cosine(of_A, of_B, A.shape[0], rank=rank, probes=probes, seed=seed)
+    return sketched_cosine(of_A, of_B, A.shape[0], tol=tol, seed=seed)
 
 
 def sketched_cosine(
-    A: Product,
-    B: Product,
-    size: int,
-    *,
-    rank: int = RANK,
-    probes: int = PROBES,
-    seed: int = 0,
+    A: Product, B: Product, size: int, *, tol: float = TOLERANCE, seed: int = 0
 ) -> Cosine:
-    """The cosine of two positive semi-definite matrices known by their products."""
+    """The cosine of two positive semi-definite matrices known by their products.
+
+    More directions are taken until the relative standard error is at most ``tol``.
+    """
+    rank = FIRST_RANK
+    found = cosine_at_rank(A, B, size, rank=rank, seed=seed)
+    while found.stderr > tol * abs(found.value) and 2 * rank < size:
+        rank = min(GROWTH * rank, size)
+        found = cosine_at_rank(A, B, size, rank=rank, seed=seed)
+    return found
+
+
+def cosine_at_rank(A: Product, B: Product, size: int, *, rank: int, seed: int = 0) -> Cosine:
+    """The same with a number of directions of each matrix counted exactly."""
+    probes = 2 * rank
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(size, min(rank, size), generator=generator, dtype=torch.float64)
     Q = torch.linalg.qr(torch.cat([A(start), B(start)], dim=1)).Q
@@ -100,8 +105,7 @@ def sketched_cosine(
     value = float(inner / (own_A * own_B).sqrt())
     # First order: the estimates share their probes, so that their errors partly cancel.
     slopes = torch.stack([1 / inner, -0.5 / own_A, -0.5 / own_B])
-    spread = float((slopes @ left).std()) if probes > 1 else 0.0
-    return Cosine(value, abs(value) * spread / max(probes, 1) ** 0.5)
+    return Cosine(value, abs(value) * float((slopes @ left).std()) / probes**0.5)
 
 
 def exact_parameter_cosine(A: StreamedFeatures, B: StreamedFeatures) -> Cosine:
@@ -138,14 +142,14 @@ def task2vec_cosine(F_a: Float[Tensor, " p"], F_b: Float[Tensor, " p"]) -> float
 
 
 def label_alignment(
-    features: StreamedFeatures, Y: Float[Tensor, "n k"], *, rank: int = RANK, seed: int = 0
+    features: StreamedFeatures, Y: Float[Tensor, "n k"], *, tol: float = TOLERANCE, seed: int = 0
 ) -> Cosine:
     """Alignment of K with the targets' own kernel YYᵀ; centre Y first."""
     if len(Y) != features.shape[0]:
         raise InputError(f"{features.shape[0]} rows of features have {len(Y)} targets.")
     targets = Y.double()
     return sketched_cosine(
-        features.kernel_times, lambda V: targets @ (targets.T @ V), len(Y), rank=rank, seed=seed
+        features.kernel_times, lambda V: targets @ (targets.T @ V), len(Y), tol=tol, seed=seed
     )
 
 

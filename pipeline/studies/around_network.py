@@ -1,6 +1,5 @@
 """Kernel regression around a network against training that network: the same loss, small steps."""
 
-import copy
 from functools import partial
 from typing import Any, Literal
 
@@ -8,9 +7,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.analyses.around import AroundNetwork, fit_around, soft_targets
+from pipeline.analyses.around import (
+    AroundNetwork,
+    fit_around,
+    soft_targets,
+    trained_outputs,
+)
 from pipeline.analyses.full_kernel import kernel_of
-from pipeline.analyses.learning_path import loss_value, train_recording
+from pipeline.analyses.learning_path import train_recording
 from pipeline.analyses.width_networks import make_network
 from pipeline.registry import BenchmarkOptions
 from pipeline.report.plots import Panel, Plot, Series
@@ -83,7 +87,7 @@ def _cell(
     by_pseudo = _descended(
         scale * pseudo, scale * pseudo_cross, Y, f0, f0_test, step, options.steps
     )
-    real = _trained(model, train.x, test.x, Y, step, options.steps)
+    real = trained_outputs(model, train.x, test.x, Y, step, options.steps)
     rows = []
     for steps, f, of_full, of_pseudo in zip(options.steps, real, by_full, by_pseudo, strict=True):
         moved = float((f - f0_test).norm())
@@ -142,23 +146,6 @@ def _descended(
     return [AroundNetwork(alpha).predict(cross, f0_test) for _, alpha in iterates]
 
 
-def _trained(
-    model: nn.Module, x: Tensor, x_test: Tensor, Y: Tensor, step: float, wanted: tuple[int, ...]
-) -> list[Tensor]:
-    """A copy's outputs after full-batch steps on half the summed squared residuals."""
-    network, outputs = copy.deepcopy(model), []
-    parameters = list(network.parameters())
-    for number in range(1, max(wanted) + 1):
-        loss = len(x) * loss_value(network(x), Y, "squared")
-        gradients = torch.autograd.grad(loss, parameters)
-        with torch.no_grad():
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.sub_(gradient, alpha=step)
-            if number in wanted:
-                outputs.append(network(x_test).double())
-    return outputs
-
-
 def _accuracy(scores: Tensor, samples: Labelled) -> float:
     return float((scores.argmax(dim=1) == samples.labels).double().mean())
 
@@ -174,9 +161,9 @@ def _plots(options: AroundNetworkOptions, found: dict[str, Any]) -> list[Plot]:
                 y = [row[f"{kind} against network"] for row in rows]
                 series.append(Series(f"{kind}, width {width}", x, y))
         title = point.replace("_", " ")
-        label = "‖f_kernel − f_net‖ / ‖f_net − f₀‖"
+        label = "relative difference"
         panels.append(Panel("steps", label, series, xlog=True, ylog=True, title=title))
-    caption = "Outputs on test images: kernel regression around the network against training it."
+    caption = "‖f_kernel − f_net‖ / ‖f_net − f₀‖ on test images, after as many steps of both."
     return [Plot("around_network", "Regression against training", caption, panels)]
 
 

@@ -82,10 +82,32 @@ def _cell(options: DistillationOptions, share: float, seed: int) -> list[dict[st
     rows = []
     for name, targets_of in TARGETS.items():
         targets = targets_of(one_hot, teacher)
-        student = make(seed + 500)
-        train_recording(student, data["x"], targets, **training)
-        rows.append({"target": name, "noise": share, **_judged(student, targets, data)})
+        student, best = make(seed + 500), _Best(held_out)
+        train_recording(
+            student, data["x"], targets, after_epoch=partial(best.look, student), **training
+        )
+        at_end = _judged(student, targets, data)["accuracy"]
+        student.load_state_dict(best.state)
+        row = {"target": name, "noise": share, "at end": at_end}
+        rows.append({**row, **_judged(student, targets, data)})
     return rows
+
+
+class _Best:
+    """A student's weights after the epoch that did best on validation, noisy as it is."""
+
+    def __init__(self, validation: tuple[Tensor, Int[Tensor, " m"]]) -> None:
+        self._x, self._labels = validation
+        self._accuracy = -1.0
+        self.state: dict[str, Tensor] = {}
+
+    def look(self, student: torch.nn.Module, epoch: int) -> None:
+        """Keep the weights if no epoch before did as well."""
+        right = predicted(student, self._x).argmax(dim=1) == self._labels
+        found = float(right.double().mean())
+        if found > self._accuracy:
+            self._accuracy = found
+            self.state = {k: v.detach().clone() for k, v in student.state_dict().items()}
 
 
 def _data(options: DistillationOptions, seed: int) -> dict[str, Any]:
@@ -141,6 +163,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "target": rows[0]["target"],
         "accuracy, %": 100 * float(np.mean(accuracies)),
         "stderr": 100 * float(spread),
+        "last epoch, %": 100 * float(np.mean([row["at end"] for row in rows])),
         "nll": mean("nll"),
         "‖p_target − p*‖": mean("target distance"),
         "‖q − p*‖ on test": mean("risk distance"),

@@ -38,6 +38,8 @@ class LearningPathOptions(StudyOptions):
     """SGD with momentum 0.9."""
     after: tuple[int, ...] = (0, 10)
     """Epochs after which single steps are studied."""
+    step_range: tuple[float, float] = (1e-6, 1e-3)
+    """Smallest and largest step. Larger ones cross kinks of the ReLU, where the order is lost."""
     watched: int = Field(default=20, ge=1)
     """Samples on which the change by one step is measured."""
     shown: int = Field(default=3, ge=1)
@@ -80,7 +82,7 @@ def _steps(options: LearningPathOptions, epochs: int, loss: Loss) -> dict[str, A
     # Float64: at small steps the remainder lies under float32's rounding.
     study = step_study(
         model.double(), data.x[: options.watched].double(), data.x[-1:].double(),
-        one_hot[-1:].double(), np.geomspace(1e-4, 1e-1, 10).tolist(), loss,
+        one_hot[-1:].double(), np.geomspace(*options.step_range, 10).tolist(), loss,
     )  # fmt: skip
     return {
         "after epochs": epochs,

@@ -60,3 +60,14 @@ def test_students_learn_from_images_too(study, tmp_path):
     )  # fmt: skip
     assert code == 0, printed
     assert findings(tmp_path, "distillation")["table"][0]["‖p_target − p*‖"] is None
+
+
+def test_look_ahead_ranks_candidates_as_retraining_does(study, tmp_path):
+    code, printed = study(
+        "lookahead", "widths=[64]", "labelled=15", "pool=12", "warm_steps=150", "steps=150",
+        "seeds=1",
+    )  # fmt: skip
+    assert code == 0, printed
+    [row] = findings(tmp_path, "lookahead")["table"]
+    assert row["full: Spearman"] > 0.5
+    assert set(row) >= {"SGD step: Spearman", "retraining, s"}
