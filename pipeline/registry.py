@@ -21,6 +21,7 @@ from pipeline.data import (
     image_folders,
     living17,
     table,
+    text_table,
     tiny_imagenet_superclasses,
 )
 from pipeline.data.split import Benchmark
@@ -65,6 +66,7 @@ BENCHMARKS: dict[str, Family] = {
     ),
     "image_folders": (image_folders.ImageFoldersOptions, image_folders.build),
     "table": (table.TableOptions, table.build),
+    "text_table": (text_table.TextTableOptions, text_table.build),
     "arrays": (array_archive.ArraysOptions, array_archive.build),
 }
 """Benchmark families: options, and what builds a Benchmark from them."""

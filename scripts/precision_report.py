@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pipeline.data.preprocess import Preprocess, load_batch
+from pipeline.data.batches import batch_loader
 from pipeline.jacobian.feature_error import FeatureError, feature_error, features_by_precision
 from pipeline.registry import RunConfig, build_benchmark, build_network, load_config
 from pipeline.sketch.make import build_sketch
@@ -66,15 +66,14 @@ def measured(config: RunConfig, arguments: argparse.Namespace) -> dict[str, Feat
     module = build_network(config.model).module.to(arguments.device)
     sketch = build_sketch(config.sketch, module)
     split = build_benchmark(config.benchmark).splits["train"]
-    transform = Preprocess(config.benchmark.preprocess)
-    images = load_batch(split, slice(0, arguments.samples), transform)
+    samples = batch_loader(config.benchmark.preprocess)(split, slice(0, arguments.samples))
     kinds = ["float32", "bfloat16", "float64"]
     if arguments.device == "cuda":
         kinds.insert(1, "tf32")
     found = dict(
         features_by_precision(
             module,
-            move_inputs(images, torch.device(arguments.device)),
+            move_inputs(samples, torch.device(arguments.device)),
             sketch,
             kinds=kinds,
             output=config.features.output,

@@ -122,6 +122,8 @@ def load_batch(
 def _as_pillow(image: Sample) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
+    if isinstance(image, str):
+        raise InputError("a text is no image: it needs a tokenizer.", "benchmark.preprocess")
     if image.dtype != np.uint8:
         raise InputError(f"image arrays must be uint8, found {image.dtype}.", "benchmark")
     return Image.fromarray(_without_single_channel(image))

@@ -19,8 +19,8 @@ Rows = NDArray[np.int64]
 Labels = NDArray[Any]
 """int64 (n,) class numbers, or float64 (n, t) regression targets."""
 
-Sample = Image.Image | NDArray[Any]
-"""A decoded image, a uint8 array (h, w) or (h, w, c), or a float32 feature vector (d,)."""
+Sample = Image.Image | NDArray[Any] | str
+"""A decoded image, a uint8 array (h, w) or (h, w, c), a float32 feature vector (d,), or a text."""
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from typing import Any
 import filelock
 
 from pipeline.artefact import digest, write_json
+from pipeline.data.batches import preprocess_provenance
 from pipeline.data.split import Split
 from pipeline.distributed.choose import make_executor
 from pipeline.distributed.worker import computing_threads
@@ -69,7 +70,7 @@ def provenance(job: Job, instrument: Instrument, split: Split) -> Mapping[str, A
         "compute_dtype": config.features.compute_dtype,
         "dtype": config.features.dtype,
         "sketch": instrument.sketch.provenance(),
-        "preprocess": config.benchmark.preprocess.model_dump(mode="json"),
+        "preprocess": preprocess_provenance(config.benchmark.preprocess),
         "samples": split.digest(),
     }
 
@@ -202,7 +203,7 @@ def _compute(
     spec = make_spec(job, instrument, recorded["device"], jobs.values())
     rows = sum(store.facts.n for store in stores.values())
     to_do = sum(_rows(stores[name], missing[name]) for name in stores)
-    job.progress.start(STAGE, rows, rows - to_do, "images")
+    job.progress.start(STAGE, rows, rows - to_do, "samples")
 
     def on_done(event: BlockDone) -> None:
         split_job, shard = spec.locate(event.block)
@@ -227,7 +228,7 @@ def _compute(
         outcome = executor.run(make_featurizer, spec, blocks, on_done)
     job.progress.finish(STAGE)
     rate = to_do / max(outcome.work_seconds, 1e-9)
-    logger.info("features: %d images, %.1f images/s", to_do, rate)
+    logger.info("features: %d samples, %.1f samples/s", to_do, rate)
     facts = {
         "rows": to_do,
         "rows_per_second": round(rate, 2),

@@ -1,4 +1,4 @@
-"""The block function of the feature stage: one shard of one split, from images to marked bytes."""
+"""The block function of the feature stage: one shard of one split, from samples to marked bytes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from pipeline.artefact import ForeignArtefactError
-from pipeline.data.preprocess import Preprocess, PreprocessOptions, load_batch
+from pipeline.data.batches import AnyPreprocess, batch_loader
 from pipeline.data.split import Split
 from pipeline.distributed.worker import peak_resident_bytes
 from pipeline.jacobian import FeatureExtractor, Features, NonFiniteSamplesError
@@ -20,7 +19,7 @@ from pipeline.registry import build_network
 from pipeline.sketch.make import build_sketch
 from pipeline.store import FeatureStore
 from pipeline.store.precision import NonFiniteFeatureError
-from pipeline.types import InputError
+from pipeline.types import InputError, Inputs
 
 STAGE = "features"
 
@@ -44,7 +43,7 @@ class FeaturizeSpec:
     model: Any
     state_digest: str
     sketch: Any
-    preprocess: PreprocessOptions
+    preprocess: AnyPreprocess
     output: int | Literal["sum", "random_direction"]
     compute_dtype: str
     device: str
@@ -103,14 +102,14 @@ def make_extractor(spec: FeaturizeSpec) -> FeatureExtractor:
 
 
 def extract_batches(
-    extract: FeatureExtractor, rows: Split, preprocess: PreprocessOptions, job: SplitJob
+    extract: FeatureExtractor, rows: Split, preprocess: AnyPreprocess, job: SplitJob
 ) -> Iterator[Features]:
     """Features batch by batch; the next batch is decoded while this one is differentiated."""
     starts = range(0, len(rows), job.batch_size)
-    transform = Preprocess(preprocess)
+    load_rows = batch_loader(preprocess)
 
-    def load(start: int) -> Tensor:
-        return load_batch(rows, slice(start, start + job.batch_size), transform)
+    def load(start: int) -> Inputs:
+        return load_rows(rows, slice(start, start + job.batch_size))
 
     with ThreadPoolExecutor(max_workers=1) as decoder:
         pending = decoder.submit(load, starts[0])
@@ -121,7 +120,7 @@ def extract_batches(
             yield _named(extract, inputs, rows.subset(slice(start, start + job.batch_size)))
 
 
-def _named(extract: FeatureExtractor, inputs: Tensor, rows: Split) -> Features:
+def _named(extract: FeatureExtractor, inputs: Inputs, rows: Split) -> Features:
     """Features of one batch; what the engine refuses is told with the samples' names."""
     try:
         return extract(inputs)

@@ -1,8 +1,9 @@
 """The job's sizes for the planner, and the plan as a table."""
 
 from rich.table import Table
+from torch import Tensor
 
-from pipeline.data.preprocess import Preprocess, load_batch
+from pipeline.data.batches import largest_batch
 from pipeline.distributed.cluster import cluster_address, cluster_resources
 from pipeline.jacobian.costs import sample_costs
 from pipeline.planner import JobFacts, Machine, Plan, read_machine
@@ -15,6 +16,7 @@ from pipeline.registry import RunConfig
 from pipeline.stages.features import provenance, store_path
 from pipeline.stages.job import Instrument, Job
 from pipeline.stages.preflight import refuse_misfits
+from pipeline.types import Inputs
 
 
 def make_plan(job: Job, instrument: Instrument, machine: Machine | None = None) -> Plan:
@@ -52,9 +54,9 @@ def machine_of(config: RunConfig) -> Machine:
 
 
 def job_facts(job: Job, instrument: Instrument) -> JobFacts:
-    """The counts that bytes and FLOPs follow from; two images are decoded and run forward."""
+    """The counts that bytes and FLOPs follow from; two samples are run forward."""
     config, network = job.config, instrument.network
-    samples = load_batch(job.split("train"), slice(0, 2), Preprocess(config.benchmark.preprocess))
+    samples = largest_batch(job.split("train"), config.benchmark.preprocess, 2)
     refuse_misfits(job, instrument, samples)
     costs = sample_costs(network.module, samples)
     labels = job.split("train").labels
@@ -68,12 +70,18 @@ def job_facts(job: Job, instrument: Instrument) -> JobFacts:
         dtype=config.features.dtype,
         flops_per_sample=costs.flops,
         bytes_per_sample=costs.bytes,
-        input_bytes=samples[0].numel() * samples.element_size(),
+        input_bytes=input_bytes(samples),
         selection=config.selection,
         refit=config.selection if config.refit else None,
         prefixes=len(config.kernel.sizes),
         stored_bytes=_stored(job, instrument),
     )
+
+
+def input_bytes(inputs: Inputs) -> int:
+    """One sample of a batch, in bytes."""
+    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
+    return sum(tensor[0].numel() * tensor.element_size() for tensor in tensors)
 
 
 def _stored(job: Job, instrument: Instrument) -> int:

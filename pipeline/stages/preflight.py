@@ -5,24 +5,25 @@ from torch import Tensor
 from pipeline.models.network import check_forward
 from pipeline.registry import TRAINED
 from pipeline.stages.job import Instrument, Job
-from pipeline.types import InputError
+from pipeline.types import InputError, Inputs
 
 CLASSIFIERS = ("linear_probe", *TRAINED)
 """Baselines that learn classes and nothing else."""
 
 
-def refuse_misfits(job: Job, instrument: Instrument, samples: Tensor) -> None:
+def refuse_misfits(job: Job, instrument: Instrument, samples: Inputs) -> None:
     """Raise where the network cannot take these samples (n, …), or a method the benchmark."""
     _refuse_methods(job, samples)
     _refuse_sizes(job, instrument)
     try:
         check_forward(instrument.network, samples)
     except InputError as error:
-        hint = "Change the model, or benchmark.preprocess (channels, resize, crop)."
+        keys = "channels, resize, crop" if isinstance(samples, Tensor) else "max_length"
+        hint = f"Change the model, or benchmark.preprocess ({keys})."
         raise InputError(f"{error} {hint}", "model") from None
 
 
-def _refuse_methods(job: Job, samples: Tensor) -> None:
+def _refuse_methods(job: Job, samples: Inputs) -> None:
     kinds = [options.kind for options in job.config.baselines]
     classifiers = [kind for kind in kinds if kind in CLASSIFIERS]
     if classifiers and not job.benchmark.classes:
@@ -32,10 +33,10 @@ def _refuse_methods(job: Job, samples: Tensor) -> None:
             "baselines",
         )
     trained = [kind for kind in kinds if kind in TRAINED]
-    if trained and samples.ndim != 4:
+    if trained and not (isinstance(samples, Tensor) and samples.ndim == 4):
         raise InputError(
-            f"{', '.join(trained)}: trains on images, and {job.benchmark.name} holds feature "
-            "vectors. Leave it out.",
+            f"{', '.join(trained)}: trains on images, and {job.benchmark.name} holds none. "
+            "Leave it out.",
             "baselines",
         )
     if job.config.pretrain is not None and "pretrain" not in job.benchmark.splits:
