@@ -28,7 +28,10 @@ class StartOfTuning:
     pull: Float[Tensor, "n h"]
     """(∂g/∂z)ᵀ (e_y − q): where each sample's features are asked to go."""
     direction: float
-    """Mean cosine between pulls of samples of one class, minus that between classes."""
+    """Mean cosine between a sample's pull and the way to its class: class mean minus mean of all.
+
+    About 0 for a random head, whose pulls know nothing of where the classes lie.
+    """
 
 
 def start_of_tuning(
@@ -40,7 +43,7 @@ def start_of_tuning(
     error = (targets.to(logits) - logits.softmax(dim=1)).detach()
     (pull,) = torch.autograd.grad(logits, features, error)
     energy = float(error.norm(dim=1).mean())
-    return StartOfTuning(energy, pull, _coherence(pull, targets.argmax(dim=1)))
+    return StartOfTuning(energy, pull, _direction(pull, z.detach(), targets))
 
 
 def predicted_feature_change(
@@ -56,11 +59,10 @@ def predicted_feature_change(
     return moved.reshape(-1, pull.shape[1])
 
 
-def _coherence(pull: Float[Tensor, "n h"], labels: Tensor) -> float:
-    units = pull / pull.norm(dim=1, keepdim=True).clamp(min=torch.finfo(pull.dtype).tiny)
-    cosines = units @ units.T
-    same = labels[:, None] == labels
-    different = ~same
-    same = same & ~torch.eye(len(labels), dtype=torch.bool)
-    means = [float(cosines[mask].mean()) if bool(mask.any()) else 0.0 for mask in (same, different)]
-    return means[0] - means[1]
+def _direction(
+    pull: Float[Tensor, "n h"], z: Float[Tensor, "n h"], targets: Float[Tensor, "n k"]
+) -> float:
+    members = torch.nn.functional.one_hot(targets.argmax(dim=1), targets.shape[1]).to(z)
+    means = members.T @ z / members.sum(dim=0).clamp(min=1)[:, None]
+    way = members @ means - z.mean(dim=0)
+    return float(torch.cosine_similarity(pull, way, dim=1).mean())

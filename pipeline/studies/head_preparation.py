@@ -85,9 +85,9 @@ class _Case:
         start = start_of_tuning(head, self.z, self.train.one_hot())
         first = self.first_step(head)
         tuned = self.tuned(head)
+        scores = {name: self._accuracy(tuned, name) for name in ("val", *self.options.splits)}
         z_after = outputs_of(_bare(tuned, self.network.head), self.data["val"].x)
         z_before = outputs_of(self.body, self.data["val"].x)
-        scores = {name: self._accuracy(tuned, name) for name in ("val", *self.options.splits)}
         return {
             "probe epochs": epochs,
             "energy": start.energy,

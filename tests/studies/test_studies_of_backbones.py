@@ -15,6 +15,7 @@ def test_probing_takes_energy_away_and_steps_go_as_predicted(study, tmp_path):
     rows = findings(tmp_path, "head_preparation_quick")["table"]
     assert [row["probe epochs"] for row in rows] == [0, 3, 30]
     assert rows[2]["energy"] < rows[0]["energy"]
+    assert rows[2]["direction"] > rows[0]["direction"]
     assert all(row["missed share"] < 0.05 for row in rows)
 
 
