@@ -18,7 +18,13 @@ from pipeline.planner.timing import (
     solve_seconds,
 )
 from pipeline.planner.units import bytes_text, seconds_text
-from pipeline.planner.workers import BASE_BYTES, FeatureWorkers, plan_workers, process_limit
+from pipeline.planner.workers import (
+    DRIVER_BYTES,
+    MEMBER_BYTES,
+    FeatureWorkers,
+    plan_workers,
+    process_limit,
+)
 from pipeline.types import InputError
 
 FREE_SHARE = 0.95
@@ -51,7 +57,7 @@ def make_plan(
     roads, limit = _roads(facts, machine, limits, workers, disk)
     roads = tuple(road for road in roads if road.strategy in strategies)
     road, why = choose_road(roads, machine.rates, facts, limit)
-    algebra = limit - BASE_BYTES["cpu"]
+    base = DRIVER_BYTES if road.workers == 1 else MEMBER_BYTES
     return Plan(
         executor=workers.executor,
         device=workers.device,
@@ -63,9 +69,9 @@ def make_plan(
         shards=facts.shards,
         worker_bytes=workers.worker_bytes,
         worker_limit=workers.worker_limit,
-        driver_bytes=BASE_BYTES["cpu"] + road.process_bytes,
+        driver_bytes=base + road.process_bytes,
         driver_limit=limit,
-        algebra_bytes=algebra,
+        algebra_bytes=limit - base,
         store_bytes=facts.store_bytes,
         kernel_bytes=road.disk_bytes,
         disk_limit=disk,
@@ -122,17 +128,17 @@ def _roads(
         itemsize=facts.itemsize,
         prefixes=facts.prefixes,
         workers=workers.workers,
-        process_bytes=process_limit(machine, limits, 1) - BASE_BYTES["cpu"],
+        process_bytes=process_limit(machine, limits, 1) - DRIVER_BYTES,
         disk_bytes=None if disk is None else disk - facts.store_bytes,
     )
     on_node = -(-workers.workers // machine.nodes)
-    shared = process_limit(machine, limits, on_node) - BASE_BYTES["cpu"]
+    shared = process_limit(machine, limits, on_node) - MEMBER_BYTES
     alone, together = all_roads(problem), all_roads(replace(problem, process_bytes=shared))
     roads = tuple(
         single if single.workers == 1 else joint
         for single, joint in zip(alone, together, strict=True)
     )
-    return roads, problem.process_bytes + BASE_BYTES["cpu"]
+    return roads, process_limit(machine, limits, 1)
 
 
 def _check_store(facts: JobFacts, disk: int | None) -> None:
@@ -154,7 +160,7 @@ def _no_road(roads: tuple[Road, ...], facts: JobFacts, limit: int) -> InputError
     return InputError(
         f"no way to solve for {facts.n:,} training rows fits ({bytes_text(limit)} of memory for a "
         "process, of which "
-        f"{bytes_text(BASE_BYTES['cpu'])} go to the libraries):\n" + "\n".join(lines) + "\n"
+        f"{bytes_text(DRIVER_BYTES)} go to libraries and data):\n" + "\n".join(lines) + "\n"
         "Raise limits.memory or limits.disk, use more workers, or limit the training samples.",
         "limits.memory",
     )

@@ -251,7 +251,7 @@ def _road(
 
 def _solve(problem: KernelProblem, *, dense: bool, workers: int, beside: int) -> SolveCost:
     """The first method whose vectors fit beside what a process holds anyway, or the smallest."""
-    costs = solve_costs(problem.fitted, problem.k, problem.val, dense=dense)
+    costs = solve_costs(problem.fitted, problem.k, problem.largest, dense=dense)
     room = problem.process_bytes - beside
     fitting = [cost for cost in costs if cost.in_process(workers) <= room]
     return fitting[0] if fitting else costs[-1]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.solvers.auto import EIGH_ROWS, EXPECTED_STEPS
+from pipeline.solvers.eigensystem import CHUNK_COLUMNS
 
 FLOAT64 = 8
 
@@ -33,7 +34,7 @@ class SolveCost:
     vector_bytes: int
     """Memory for what is kept beside K, in bytes; workers share it."""
     replicated_bytes: int = 0
-    """What every worker keeps besides: the basis on the rows of the choice."""
+    """What every worker keeps besides: a split's rows on the basis, and its predictions."""
     flops: float
     """Arithmetic beside the products."""
 
@@ -42,14 +43,17 @@ class SolveCost:
         return self.vector_bytes // workers + self.replicated_bytes
 
 
-def solve_costs(n: int, k: int, val: int = 0, *, dense: bool) -> list[SolveCost]:
-    """The methods that apply, the preferred first; ``dense`` says that K is in one memory."""
+def solve_costs(n: int, k: int, predicted: int = 0, *, dense: bool) -> list[SolveCost]:
+    """The methods that apply, the preferred first; ``dense`` says that K is in one memory.
+
+    ``predicted`` are the rows of the largest split that is predicted.
+    """
     basis = min(n, EXPECTED_STEPS * k)
     lanczos = SolveCost(
         method="lanczos",
         steps=EXPECTED_STEPS,
         vector_bytes=BASIS_COPIES * n * basis * FLOAT64,
-        replicated_bytes=BASIS_COPIES * val * basis * FLOAT64,
+        replicated_bytes=BASIS_COPIES * predicted * (basis + CHUNK_COLUMNS) * FLOAT64,
         # Twice orthogonalized against everything before: 8nkj for the block after j columns.
         flops=4.0 * n * basis**2,
     )

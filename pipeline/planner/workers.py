@@ -21,6 +21,12 @@ MIB = 2**20
 BASE_BYTES = {"cpu": 350 * MIB, "cuda": 2500 * MIB}
 """A process that has loaded torch and this package (290 MiB measured), and CUDA's host side."""
 
+DRIVER_BYTES = 560 * MIB
+"""The driver before its algebra: package, images, network, Ray (577 MiB measured, CIFAR-100)."""
+
+MEMBER_BYTES = 420 * MIB
+"""A worker before it holds its part of the kernel: solvers and store beside the package."""
+
 AVAILABLE_SHARE = 0.8
 """Of the available memory; the rest is for the file cache and for what was not foreseen."""
 

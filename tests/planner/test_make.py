@@ -28,7 +28,7 @@ def test_limits_lead_to_every_road(facts, laptop):
 
     assert strategy("2GiB", LOCAL) == "memory"
     assert strategy("1GiB", LOCAL) == "disk"
-    assert strategy("1300MiB", TWO) == "matrix_free"
+    assert strategy("1500MiB", TWO) == "matrix_free"
     assert strategy("900MiB", TWO) == "sharded"
 
 
@@ -40,7 +40,7 @@ def test_a_road_that_cannot_be_taken_is_not_chosen(facts, laptop):
 
 
 def test_a_full_disk_leaves_the_road_without_a_kernel(facts, laptop):
-    limits = LimitsOptions(memory="1100MiB", disk=facts.store_bytes + 10**6)
+    limits = LimitsOptions(memory="1150MiB", disk=facts.store_bytes + 10**6)
     assert make_plan(facts, laptop, executor=LOCAL, limits=limits).strategy == "matrix_free"
 
 
