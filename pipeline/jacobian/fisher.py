@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.jacobian.likelihoods import Likelihood
-from pipeline.jacobian.operators import BATCH, CHUNK, as_columns, by_column
+from pipeline.jacobian.operators import BATCH, as_columns, by_column, default_chunk
 from pipeline.jacobian.parameters import ParameterFunction, Tree, all_outputs, batches
 from pipeline.types import Inputs
 
@@ -33,12 +33,12 @@ class FisherOperator:
         *,
         parameters: Sequence[str] | None = None,
         batch: int = BATCH,
-        chunk: int = CHUNK,
+        chunk: int | None = None,
     ) -> None:
         self._function = ParameterFunction(model, all_outputs, parameters)
         self._function.checked(inputs)
         self._inputs, self._likelihood = inputs, likelihood
-        self._batch, self._chunk = batch, chunk
+        self._batch, self._chunk = batch, chunk or default_chunk(model)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -25,6 +25,14 @@ def test_products_equal_those_of_the_matrix(name: str, n: int, m: int) -> None:
     assert relative_error(J.kernel_matmul(U), matrix @ (matrix.T @ U)) <= 1e-12
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_default_chunk_gives_the_same_products(name: str) -> None:
+    model, inputs, k = made(name, 3)
+    matrix, J = explicit_jacobian(model, inputs, k), JacobianOperator(model, inputs)
+    U = torch.randn(J.shape[0], 3).double()
+    assert relative_error(J.kernel_matmul(U), matrix @ (matrix.T @ U)) <= 1e-12
+
+
 def test_a_vector_comes_back_as_a_vector() -> None:
     model, inputs, k = made("mlp", 3)
     J, matrix = JacobianOperator(model, inputs), explicit_jacobian(model, inputs, k)
