@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.analyses.streamed import StreamedFeatures
-from pipeline.estimator import refuse_memory
+from pipeline.estimator.memory import refuse_memory
 from pipeline.jacobian import FeatureExtractor
 from pipeline.models.network import Network
 from pipeline.sketch import make_sketch

@@ -7,6 +7,7 @@ from sklearn.kernel_ridge import KernelRidge as SklearnKernelRidge
 from pipeline.estimator import EntkClassifier, EntkRegressor
 from pipeline.models.head import with_head
 from pipeline.models.network import as_network
+from pipeline.sketch import make_sketch
 from pipeline.types import InputError
 
 
@@ -100,6 +101,38 @@ def test_mistakes_are_named():
         EntkClassifier(network(), sketch_size=10).fit(X, np.zeros(12))
     with pytest.raises(InputError, match="parameters are asked for"):
         EntkClassifier(network(), sketch_size=10**6).fit(X, y)
+
+
+def test_predictions_come_from_weights_in_feature_space_that_equal_the_kernels():
+    X, y = samples(60)
+    machine = EntkRegressor(network(), sketch="stratified", sketch_size=90, ridge=1e-2)
+    machine.fit(X[:45], np.stack([y[:45], X[:45, 0, 0]], axis=1))
+    assert machine.theta_.shape == (90, 2)
+    phi = machine.features(X)
+    np.testing.assert_allclose(
+        machine.predict(X), phi.astype(np.float64) @ machine.theta_ + machine.intercept_
+    )
+    weights = make_sketch("stratified", machine.featurizer_.model, 90, 0).column_weights.numpy()
+    K = (phi * weights**2) @ phi.T.astype(np.float64)
+    ridge = 1e-2 * np.trace(K[:45, :45]) / 45
+    Y = np.stack([y[:45], X[:45, 0, 0]], axis=1)
+    dual = np.linalg.solve(K[:45, :45] + ridge * np.eye(45), Y - Y.mean(0))
+    np.testing.assert_allclose(machine.predict(X), K[:, :45] @ dual + Y.mean(0), atol=2e-4)
+
+
+def test_a_fitted_machine_holds_no_training_features():
+    X, y = samples(45)
+    machine = EntkClassifier(network(), sketch_size=100).fit(X, y)
+    arrays = [value for value in vars(machine).values() if isinstance(value, np.ndarray)]
+    assert all(array.shape[0] != len(X) for array in arrays)
+
+
+def test_too_little_memory_is_refused_before_features_are_computed(monkeypatch):
+    X, y = samples(45)
+    available = type("Memory", (), {"available": 20_000})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: available)
+    with pytest.raises(InputError, match=r"45 samples × 100 parameters need .*Lower sketch_size"):
+        EntkClassifier(network(), sketch_size=100).fit(X, y)
 
 
 class Mixing(torch.nn.Module):
