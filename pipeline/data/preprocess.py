@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from pipeline.config import Options
@@ -25,12 +25,18 @@ PILLOW_MODES = {1: "L", 3: "RGB"}
 MANY_BITS = ("I", "F")
 
 
+LARGEST_SIDE = 4096
+"""Pixels; a typing error of a digit more would fill the memory before anything is planned."""
+
+Side = Annotated[int, Field(gt=0, le=LARGEST_SIDE)]
+
+
 class PreprocessOptions(Options):
     """How pixels become the network's input. Feature vectors (arrays) pass unchanged."""
 
-    resize: PositiveInt | None = None
+    resize: Side | None = None
     """Length of the shorter side after resizing, in pixels; null keeps the size."""
-    crop: PositiveInt | None = None
+    crop: Side | None = None
     """Side of the square cut from the centre, in pixels; null keeps everything."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Filter of the resizing, antialiased."""

@@ -1,9 +1,11 @@
 """What one more sample costs, measured by a dry run: for the planner, before any work starts."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.types import Inputs, batch_size, run_model
@@ -23,6 +25,23 @@ class SampleCosts:
     """An upper bound: a sketch needs only part of the parameters' products."""
     bytes: int
     """Beside the feature row itself."""
+
+
+def shape_costs(model: nn.Module, inputs: Inputs) -> SampleCosts:
+    """The costs of one sample from shapes alone: nothing is computed or allocated.
+
+    A forward pass of a copy on tensors without numbers; raises whatever a model does that needs
+    the numbers, or does not fit its inputs.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        if isinstance(inputs, Tensor):
+            shapes: Inputs = mode.from_tensor(inputs)
+        else:
+            shapes = {name: mode.from_tensor(tensor) for name, tensor in inputs.items()}
+        # Modules may keep tensors between calls: a copy is run, on tensors that the memo replaces.
+        tensors = [*model.parameters(), *model.buffers()]
+        bare = copy.deepcopy(model, {id(tensor): mode.from_tensor(tensor) for tensor in tensors})
+        return sample_costs(bare, shapes)
 
 
 def sample_costs(model: nn.Module, inputs: Inputs) -> SampleCosts:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
+from torch.utils.hooks import RemovableHandle
 
 from pipeline.jacobian.call import Call, Gradient, NotCoveredError, Rule, bind, rules_of
 from pipeline.jacobian.checks import refuse_recomputation
@@ -89,8 +90,9 @@ class UseInterceptor(TorchFunctionMode):
         self._clones = clones
         self.finder: PairFinder | None = None
         """Watches for pairs to fold, where one is set."""
-        self._folds = folds
+        self.folds = folds
         self._choices = choices
+        self._hooks: list[RemovableHandle] = []
         self._constant_calls = 0
         self._uses = 0
         self._tracked: dict[int, Tracked] = {}
@@ -105,8 +107,8 @@ class UseInterceptor(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         tensors = list(_tensors((*args, *kwargs.values())))
-        if self._folds is not None:
-            result = self._folds.run(self, func, args, kwargs, tensors)
+        if self.folds is not None:
+            result = self.folds.run(self, func, args, kwargs, tensors)
             if result is not NotImplemented:
                 return result
         result = self._run(func, args, kwargs, tensors)
@@ -352,8 +354,17 @@ class UseInterceptor(TorchFunctionMode):
             if not self.keep_saved:
                 call.release()
 
-        output.register_hook(consume)
+        self._hooks.append(output.register_hook(consume))
         return output
+
+    def release(self) -> None:
+        """Take the hooks off again.
+
+        A hook that knows its own tensor, as a folded pair's does, is a circle through autograd's
+        graph, which Python cannot collect: every batch's activations would stay in memory.
+        """
+        for hook in self._hooks:
+            hook.remove()
 
     def _decline(self, names: Iterable[str], target: Any, reason: str = "") -> None:
         label = str(getattr(target, "__name__", target))

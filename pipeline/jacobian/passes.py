@@ -113,8 +113,9 @@ class Passes:
 
         With ``put`` the first scalar's values go there, and no columns are filled.
         """
+        interceptor = self._interceptor(pieces, batch_size(inputs), find)
         try:
-            interceptor, values, f0, captured = self._forward(inputs, pieces, find)
+            values, f0, captured = self._forward(interceptor, inputs)
             if not interceptor.declined:
                 if put is not None:
                     values = values[:, :1]
@@ -129,28 +130,32 @@ class Passes:
         except FoldBrokenError:
             self.learnt.set_pairs({})
             return None
+        finally:
+            interceptor.release()
         self.learnt.decline(interceptor.declined)
         self.learnt.change_layout(interceptor.failed)
         return None
 
-    def _forward(
-        self, inputs: Inputs, pieces: Pieces, find: bool
-    ) -> tuple[UseInterceptor, Tensor, Tensor, Tensor | None]:
-        captured: list[Tensor] = []
+    def _interceptor(self, pieces: Pieces, samples: int, find: bool) -> UseInterceptor:
         learnt = self.learnt
-        folds = FoldedPass(learnt.pairs) if learnt.pairs else None
         interceptor = UseInterceptor(
             self.model,
             pieces,
-            samples=batch_size(inputs),
+            samples=samples,
             second=learnt.second,
             trusting=learnt.trusting,
             clones=learnt.clones,
             choices=learnt.choices,
-            folds=folds,
+            folds=FoldedPass(learnt.pairs) if learnt.pairs else None,
         )
         if find:
             interceptor.finder = PairFinder(interceptor.is_plain_constant)
+        return interceptor
+
+    def _forward(
+        self, interceptor: UseInterceptor, inputs: Inputs
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        captured: list[Tensor] = []
         with (
             _capturing(self._capture, captured),
             module_uses(self.model, interceptor),
@@ -158,11 +163,11 @@ class Passes:
             interceptor,
         ):
             logits = run_model(self.model, inputs)
-        if folds is not None:
-            folds.finish()
+        if interceptor.folds is not None:
+            interceptor.folds.finish()
         values = self.scalars(logits)
         f0 = logits.detach() if logits.ndim == 2 else values.detach()
-        return interceptor, values, f0.to(self._dtype), captured[0] if captured else None
+        return values, f0.to(self._dtype), captured[0] if captured else None
 
     def _backward(
         self, interceptor: UseInterceptor, values: Float[Tensor, "n q"], put: Put | None

@@ -20,6 +20,8 @@ from pipeline.models.weights import load_checkpoint, load_into, outputs_in
 
 WIDTHS = (16, 32, 64)
 DEFAULT_CLASSES = 10
+DEEPEST = 1202
+"""The paper's deepest; a typing error of a digit more would fill the memory with layers."""
 RENAMED = (("linear.", "fc."), (".shortcut.", ".downsample."))
 """Names in circulation, and ours."""
 
@@ -37,8 +39,10 @@ class CifarResNetOptions(ModelOptions):
     @field_validator("depth")
     @classmethod
     def _depth_is_6n_plus_2(cls, depth: int) -> int:
-        if depth < 8 or (depth - 2) % 6:
-            raise ValueError("the depth must be 6n + 2 with n ≥ 1: 8, 14, 20, 32, 44, 56, 110")
+        if depth < 8 or (depth - 2) % 6 or depth > DEEPEST:
+            raise ValueError(
+                f"the depth must be 6n + 2 from 8 to {DEEPEST}: 8, 14, 20, 32, 44, 56, 110"
+            )
         return depth
 
 

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from pipeline.data.batches import largest_batch
 from pipeline.distributed.cluster import cluster_address, cluster_resources
-from pipeline.jacobian.costs import sample_costs
 from pipeline.planner import JobFacts, Machine, Plan, read_machine
 from pipeline.planner import make_plan as planned
 from pipeline.planner.describe import ROAD_COLUMNS, plan_rows, road_rows
@@ -15,7 +14,7 @@ from pipeline.planner.scale import SCALE_COLUMNS, scale_points, scale_rows
 from pipeline.registry import RunConfig
 from pipeline.stages.features import provenance, store_path
 from pipeline.stages.job import Instrument, Job
-from pipeline.stages.preflight import refuse_misfits
+from pipeline.stages.preflight import checked_costs
 from pipeline.types import Inputs
 
 
@@ -57,8 +56,7 @@ def job_facts(job: Job, instrument: Instrument) -> JobFacts:
     """The counts that bytes and FLOPs follow from; two samples are run forward."""
     config, network = job.config, instrument.network
     samples = largest_batch(job.split("train"), config.benchmark.preprocess, 2)
-    refuse_misfits(job, instrument, samples)
-    costs = sample_costs(network.module, samples)
+    costs = checked_costs(job, instrument, samples)
     labels = job.split("train").labels
     return JobFacts(
         splits={name: len(job.split(name)) for name in job.featurized},

@@ -2,7 +2,10 @@
 
 from torch import Tensor
 
+from pipeline.jacobian.costs import SampleCosts, sample_costs, shape_costs
 from pipeline.models.network import check_forward
+from pipeline.planner import read_machine
+from pipeline.planner.units import bytes_text
 from pipeline.registry import TRAINED
 from pipeline.stages.job import Instrument, Job
 from pipeline.types import InputError, Inputs
@@ -11,16 +14,42 @@ CLASSIFIERS = ("linear_probe", *TRAINED)
 """Baselines that learn classes and nothing else."""
 
 
-def refuse_misfits(job: Job, instrument: Instrument, samples: Inputs) -> None:
-    """Raise where the network cannot take these samples (n, …), or a method the benchmark."""
+def checked_costs(job: Job, instrument: Instrument, samples: Inputs) -> SampleCosts:
+    """What one of these samples (n, …) costs the network.
+
+    Raises :class:`InputError` where the network cannot take them, or memory not hold their layers,
+    or where a method does not fit the benchmark.
+    """
     _refuse_methods(job, samples)
     _refuse_sizes(job, instrument)
+    try:
+        costs = shape_costs(instrument.network.module, samples)
+    except Exception:  # Whatever a network does that shapes cannot follow: it is run for real.
+        _refuse_misfit(instrument, samples)
+        return sample_costs(instrument.network.module, samples)
+    _refuse_large(costs, read_machine(job.config.store.root).memory_bytes)
+    _refuse_misfit(instrument, samples)
+    return costs
+
+
+def _refuse_misfit(instrument: Instrument, samples: Inputs) -> None:
     try:
         check_forward(instrument.network, samples)
     except InputError as error:
         keys = "channels, resize, crop" if isinstance(samples, Tensor) else "max_length"
         hint = f"Change the model, or benchmark.preprocess ({keys})."
         raise InputError(f"{error} {hint}", "model") from None
+
+
+def _refuse_large(costs: SampleCosts, available: int) -> None:
+    """Before the network is run for the first time: that alone could fill the memory."""
+    if costs.bytes > available:
+        raise InputError(
+            f"one sample needs {bytes_text(costs.bytes)} of memory in the network's layers; "
+            f"{bytes_text(available)} are free. Lower benchmark.preprocess.resize or crop, or take "
+            "a smaller network.",
+            "benchmark.preprocess",
+        )
 
 
 def _refuse_methods(job: Job, samples: Inputs) -> None:

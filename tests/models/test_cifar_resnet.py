@@ -44,8 +44,8 @@ def test_a_block_is_the_formula_of_the_paper(shortcut):
     torch.testing.assert_close(block(x), functional.relu(out + other))
 
 
-@pytest.mark.parametrize("depth", [0, 2, 18, 21, -4])
-def test_a_depth_that_is_not_6n_plus_2_is_refused(depth):
+@pytest.mark.parametrize("depth", [0, 2, 18, 21, -4, 1208])
+def test_a_depth_that_is_not_6n_plus_2_or_beyond_the_papers_is_refused(depth):
     with pytest.raises(ValueError, match="6n"):
         CifarResNetOptions(depth=depth)
 
