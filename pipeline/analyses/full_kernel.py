@@ -21,7 +21,7 @@ from pipeline.types import InputError, Inputs, batch_size, slice_inputs
 
 BATCH = 32
 """Samples of one pass."""
-ROOM = 1 << 30
+ROOM = 3 << 29
 """Bytes of gradients held at once."""
 
 
@@ -38,31 +38,54 @@ def kernel_of(
     """Θ for ``output="all"``, else Θ̂, over all parameters, float64; no sketch, nothing stored.
 
     Gradients are computed some samples at a time and multiplied in float64; no more than about
-    ``ROOM`` bytes of them are held, and they are computed again where that is too little.
+    twice ``ROOM`` bytes of them are held, and they are computed again where that is too little.
     """
     extract = FeatureExtractor(model, output=output, seed=seed, compute_dtype=compute_dtype)
-    right = inputs if other is None else other
-    rows: list[Tensor] = []
-    for left_rows in _groups(extract, inputs, batch):
-        parts = []
-        for start in range(0, batch_size(right), batch):
-            phi = _rows(extract, slice_inputs(right, slice(start, start + batch)))
-            parts.append(left_rows @ phi.T)
-        rows.append(torch.cat(parts, dim=1))
-    K = torch.cat(rows)
-    return (K + K.T) / 2 if other is None else K
+    group = max(1, ROOM // _rows(extract, slice_inputs(inputs, slice(0, 1))).nbytes)
+    batch = min(batch, group)
+    if other is None:
+        return _symmetric(extract, inputs, group, batch)
+    rows = []
+    for start in range(0, batch_size(inputs), group):
+        left = _group(extract, inputs, start, group, batch)
+        rows.append(torch.cat([left @ phi.T for _, phi in _batches(extract, other, 0, batch)], 1))
+    return torch.cat(rows)
 
 
-def _groups(extract: FeatureExtractor, inputs: Inputs, batch: int) -> Iterator[Tensor]:
-    """Gradient rows of all samples, as many batches at once as there is room for."""
-    held: list[Tensor] = []
-    for start in range(0, batch_size(inputs), batch):
-        held.append(_rows(extract, slice_inputs(inputs, slice(start, start + batch))))
-        if sum(phi.nbytes for phi in held) + held[-1].nbytes > ROOM:
-            yield torch.cat(held)
-            held = []
-    if held:
-        yield torch.cat(held)
+def _symmetric(
+    extract: FeatureExtractor, inputs: Inputs, group: int, batch: int
+) -> Float[Tensor, "N N"]:
+    """Every pair of samples once: a group with itself, then with the samples behind it."""
+    n, blocks = batch_size(inputs), list[tuple[int, int, Tensor]]()
+    for start in range(0, n, group):
+        left = _group(extract, inputs, start, group, batch)
+        q = len(left) // (min(start + group, n) - start)
+        own = left @ left.T
+        blocks.append((start * q, start * q, (own + own.T) / 2))
+        for behind, phi in _batches(extract, inputs, start + group, batch):
+            blocks.append((start * q, behind * q, left @ phi.T))
+    K = torch.empty(n * q, n * q, dtype=torch.float64)
+    for row, column, block in blocks:
+        down, right = block.shape
+        K[row : row + down, column : column + right] = block
+        K[column : column + right, row : row + down] = block.T
+    return K
+
+
+def _group(
+    extract: FeatureExtractor, inputs: Inputs, start: int, size: int, batch: int
+) -> Float[Tensor, "gq P"]:
+    """Gradient rows of the samples from ``start`` on, as many as there is room for."""
+    samples = slice_inputs(inputs, slice(start, start + size))
+    return torch.cat([phi for _, phi in _batches(extract, samples, 0, batch)])
+
+
+def _batches(
+    extract: FeatureExtractor, inputs: Inputs, start: int, batch: int
+) -> Iterator[tuple[int, Float[Tensor, "bq P"]]]:
+    """Gradient rows batch by batch from a sample on, with each batch's first sample."""
+    for first in range(start, batch_size(inputs), batch):
+        yield first, _rows(extract, slice_inputs(inputs, slice(first, first + batch)))
 
 
 def _rows(extract: FeatureExtractor, inputs: Inputs) -> Float[Tensor, "bq P"]:
