@@ -9,12 +9,14 @@
 | ``gram_to_disk`` | the blocks of ``gram_blocks`` as files, resumable, in bounded memory |
 | ``shard_to_disk`` | one worker's rows of the kernels as files, resumable |
 | ``FileRows``, ``FeaturePanels`` | K in a file, or never formed, as solvers take it |
+| ``exact_kernel`` | K of all parameters, computed panel after panel of parameters |
 | ``gram_bytes`` | what a pass needs in memory |
 | ``gram_primal`` | ΦᵀΦ and ΦᵀY, for more rows than columns |
 """
 
 from pipeline.gram.blocks import gram_blocks, gram_prefixes
 from pipeline.gram.disk import gram_to_disk
+from pipeline.gram.exact_kernel import exact_kernel
 from pipeline.gram.feature_panels import FeaturePanels, resident
 from pipeline.gram.file_rows import FileRows, save_by_rows
 from pipeline.gram.finish import DIAGONAL
@@ -31,6 +33,7 @@ __all__ = [
     "FeaturePanels",
     "FileRows",
     "PanelSource",
+    "exact_kernel",
     "gram",
     "gram_blocks",
     "gram_bytes",
