@@ -37,7 +37,8 @@ class Pattern:
 
 def sampling_is_faster(size: int, left: Tensor, right: Tensor, groups: int) -> bool:
     """Whether dot products one by one beat the dense product, on this device and dtype."""
-    if left.device.type != "cpu" or left.dtype not in (torch.float32, torch.float64):
+    # Under autocast a saved input may be float32 and the gradient bfloat16: dense products convert.
+    if left.device.type != "cpu" or left.dtype != right.dtype or left.dtype == torch.bfloat16:
         return False
     whole = left.shape[1] * right.shape[1] // groups
     return groups > 4 or size < SAMPLED_DENSITY * whole

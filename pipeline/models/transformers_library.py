@@ -48,7 +48,7 @@ def from_folder(path: Path, attention: str) -> tuple[Any, list[str]]:
             ignore_mismatched_sizes=True,
         )
     _refuse_misfits(path, model, info)
-    refuse_nonfinite(model.state_dict(), str(path))
+    refuse_nonfinite(model.state_dict(), str(path), "model.path")
     return model, sorted(info["unexpected_keys"])
 
 

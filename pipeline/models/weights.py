@@ -24,6 +24,9 @@ WRAPPING_PREFIXES = ("module.", "_orig_mod.")
 
 NAMES_SHOWN = 6
 
+WHERE = "model.weights"
+"""Config path of the checkpoint."""
+
 UNPICKLING_ERRORS = (
     RuntimeError,
     EOFError,
@@ -47,7 +50,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no weights file at {path}. Check model.weights, or download it first.")
+        raise InputError(f"no weights file at {path}. Check the path, or download it first.", WHERE)
     loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     state = _unwrapped(loaded, path)
     return _without_prefixes({k: v for k, v in state.items() if isinstance(v, Tensor)})
@@ -72,7 +75,7 @@ def load_into(
     own = module.state_dict()
     _refuse_other_names(given, own, tuple(keep), path)
     _refuse_other_shapes(given, own, path)
-    refuse_nonfinite(given, str(path))
+    refuse_nonfinite(given, str(path), WHERE)
     module.load_state_dict(
         {name: given[name].to(own[name].dtype) for name in own if name in given}, strict=False
     )
@@ -84,7 +87,7 @@ def outputs_in(state: Mapping[str, Tensor], name: str, default: int) -> int:
     return default if weight is None or weight.ndim != 2 else weight.shape[0]
 
 
-def refuse_nonfinite(state: Mapping[str, Tensor], origin: str) -> None:
+def refuse_nonfinite(state: Mapping[str, Tensor], origin: str, where: str | None = None) -> None:
     """Raise :class:`InputError` naming the entries that hold NaN or infinity."""
     bad = [
         name
@@ -94,7 +97,8 @@ def refuse_nonfinite(state: Mapping[str, Tensor], origin: str) -> None:
     if bad:
         raise InputError(
             f"{origin} holds NaN or infinite weights in {shown(bad)}. "
-            "Its training diverged or the file is damaged: use another checkpoint."
+            "Its training diverged or the file is damaged: use another checkpoint.",
+            where,
         )
 
 
@@ -109,7 +113,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path, device="cpu")
     except SafetensorError as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from None
+        raise InputError(f"{path} is not a readable safetensors file: {error}", WHERE) from None
 
 
 def _read_torch(path: Path) -> Any:
@@ -121,11 +125,12 @@ def _read_torch(path: Path) -> Any:
         raise InputError(
             f"{path} is refused: it is no plain checkpoint of tensors, and loading it could run "
             f"code ({(unsafe or reason or ['no details'])[0][:200]}). If you trust its origin, "
-            "load it yourself once and save model.state_dict() alone with safetensors."
+            "load it yourself once and save model.state_dict() alone with safetensors.",
+            WHERE,
         ) from None
     except UNPICKLING_ERRORS as error:
         detail = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is not a readable torch checkpoint: {detail}") from None
+        raise InputError(f"{path} is not a readable torch checkpoint: {detail}", WHERE) from None
 
 
 def _unwrapped(loaded: Any, path: Path) -> Mapping[str, Any]:
@@ -137,10 +142,11 @@ def _unwrapped(loaded: Any, path: Path) -> Mapping[str, Any]:
             keys = shown([str(key) for key in loaded]) or "no keys"
             raise InputError(
                 f"{path} holds no tensors under names; found {keys}. Expected a state dict, at "
-                f"the top or under one of: {', '.join(WRAPPING_KEYS)}."
+                f"the top or under one of: {', '.join(WRAPPING_KEYS)}.",
+                WHERE,
             )
         loaded = inner
-    raise InputError(f"{path} holds a {type(loaded).__name__}, expected a state dict.")
+    raise InputError(f"{path} holds a {type(loaded).__name__}, expected a state dict.", WHERE)
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -167,7 +173,8 @@ def _refuse_other_names(
             f"{path} does not fit this architecture. "
             f"Missing in the file ({len(missing)}): {shown(missing) or 'none'}. "
             f"Unexpected in the file ({len(unexpected)}): {shown(unexpected) or 'none'}. "
-            "Check model.kind, its depth and its variant."
+            "Check model.kind, its depth and its variant.",
+            WHERE,
         )
 
 
@@ -180,7 +187,7 @@ def _refuse_other_shapes(
         if tensor.shape != own[name].shape
     ]
     if wrong:
-        raise InputError(f"{path} does not fit this architecture: {shown(wrong)}.")
+        raise InputError(f"{path} does not fit this architecture: {shown(wrong)}.", WHERE)
     integers = [
         f"{name} is {tensor.dtype}"
         for name, tensor in given.items()
@@ -189,5 +196,6 @@ def _refuse_other_shapes(
     if integers:
         raise InputError(
             f"{path} holds weights that are no floating-point numbers: {shown(integers)}. "
-            "Quantized checkpoints are not supported: use the original one."
+            "Quantized checkpoints are not supported: use the original one.",
+            WHERE,
         )

@@ -1,10 +1,11 @@
+import copy
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from jacobian_helpers import Indices, kept_share, relative_error
+from jacobian_helpers import Indices, kept_share, noise, relative_error
 from reference import autograd_jacobian
 from torch import Tensor, nn
 
@@ -111,6 +112,27 @@ def test_bfloat16_passes_are_close(convnet: nn.Module, images: Tensor) -> None:
     sketch = kept_share(convnet, 0.5)
     found = jacobian_features(convnet.float(), images.float(), sketch, compute_dtype="bfloat16")
     assert found.dtype == torch.float32
+    assert relative_error(found.double(), wanted[:, sketch.indices]) < 0.05
+
+
+def test_bfloat16_passes_of_a_normalized_input_times_a_weight_are_close() -> None:
+    """Autocast leaves the norm's output in float32 and gives the product's gradient in bfloat16."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(16)
+            self.weight = nn.Parameter(noise(16, 12).float())
+            self.bias = nn.Parameter(noise(12).float())
+
+        def forward(self, x: Tensor) -> Tensor:
+            product = torch.addmm(self.bias, self.norm(x).flatten(0, 1), self.weight)
+            return product.unflatten(0, x.shape[:2]).tanh().mean(1)
+
+    model, x = Block().eval(), noise(3, 5, 16)
+    wanted = autograd_jacobian(copy.deepcopy(model).double(), x)
+    sketch = kept_share(model, 0.1)
+    found = jacobian_features(model, x.float(), sketch, compute_dtype="bfloat16")
     assert relative_error(found.double(), wanted[:, sketch.indices]) < 0.05
 
 

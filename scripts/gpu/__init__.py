@@ -1,0 +1,1 @@
+"""The parts of ``gpu_check``: each gives the rows of its table."""
