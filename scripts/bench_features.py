@@ -3,9 +3,11 @@
     python scripts/bench_features.py [--model resnet50|cifar_resnet20|vit_b16|bert]
                                      [--device cpu|cuda] [--quick] [--dtype float32|tf32|bfloat16]
 
-All contenders run in turn in one process, warm, on the same batch, dtype and memory format. The
-yardstick is one training step: forward and backward of the batch's summed loss to all parameters.
-The last line is JSON: samples/s, ``ratio_to_train_step`` and peak bytes above the model's own.
+All contenders run in turn in one process, warm, on the same batch, dtype and memory format, and
+with the memory switches that workers set (``kept_memory``). The yardstick is one training step:
+forward and backward of the batch's summed loss to all parameters. The last line is JSON: samples/s,
+``ratio_to_train_step`` (of medians; its quartiles over the rounds beside it) and peak bytes above
+the model's own.
 ``--profile CONTENDER`` prints where that contender's time goes instead.
 """
 
@@ -15,6 +17,7 @@ import ctypes
 import gc
 import importlib.util
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.distributed.worker import kept_memory
 from pipeline.jacobian import FeatureExtractor
 from pipeline.sketch import make_sketch
 from pipeline.types import Inputs, batch_size, slice_inputs
@@ -56,10 +60,12 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     setting = made(arguments)
     contenders = all_contenders(setting, arguments)
-    with precision(arguments):
+    memory = contextlib.nullcontext() if arguments.plain_memory else kept_memory()
+    with precision(arguments), memory:
         if arguments.profile:
             print(profiled(contenders[arguments.profile], arguments.device))
             return
+        watch = OthersWatch()
         figures = compared(contenders, setting, arguments)
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
     facts = {
@@ -70,9 +76,11 @@ def main() -> None:
         "torch": torch.__version__,
         "dtype": arguments.dtype,
         "channels_last": arguments.channels_last,
+        "kept_memory": not arguments.plain_memory,
         "batch": batch_size(setting.inputs),
         "p": setting.size,
         "repeats": arguments.repeats,
+        "cores_busy_with_others": watch.cores(),
     }
     if arguments.out:
         Path(arguments.out).write_text(json.dumps({**facts, "contenders": figures}, indent=2))
@@ -86,6 +94,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["float32", "tf32", "bfloat16"], default="float32")
     parser.add_argument("--quick", action="store_true", help="2 repeats, no slow contenders")
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument(
+        "--plain-memory", action="store_true", help="let the C library give freed memory back"
+    )
     parser.add_argument("--batch", type=int)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int)
@@ -96,7 +107,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", help="write the figures here, too")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.repeats = 2
+        arguments.repeats = min(arguments.repeats, 3)
     return arguments
 
 
@@ -215,14 +226,21 @@ def train_step(model: nn.Module, inputs: Inputs) -> None:
     model.zero_grad(set_to_none=True)
 
 
+def as_call(
+    tensors: list[Tensor], names: list[str]
+) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Arguments of a call: by name where there are names."""
+    return ((), dict(zip(names, tensors, strict=True))) if names else (tuple(tensors), {})
+
+
 def vmap_grad(model: nn.Module, inputs: Inputs, indices: Tensor) -> Tensor:
     parameters = {name: p.detach() for name, p in model.named_parameters()}
 
+    names = [] if isinstance(inputs, Tensor) else list(inputs)
+
     def of_sample(values: dict[str, Tensor], sample: Inputs) -> Tensor:
-        if isinstance(sample, Tensor):
-            args, kwargs = (sample[None],), {}
-        else:
-            args, kwargs = (), {name: tensor[None] for name, tensor in sample.items()}
+        tensors = [sample] if isinstance(sample, Tensor) else list(sample.values())
+        args, kwargs = as_call([tensor[None] for tensor in tensors], names)
         result = torch.func.functional_call(model, values, args, kwargs)
         return getattr(result, "logits", result)[0, 0]
 
@@ -246,26 +264,31 @@ def trak(model: nn.Module, inputs: Inputs, indices: Tensor) -> Callable[[], Tens
     """TRAK's functional gradient computer without projection, and the gather."""
     from trak.gradient_computers import FunctionalGradientComputer
     from trak.modelout_functions import AbstractModelOutput
+    from trak.utils import vectorize
 
     class FirstLogit(AbstractModelOutput):
+        def __init__(self) -> None:
+            pass
+
         @staticmethod
-        def get_output(net: Any, weights: Any, buffers: Any, image: Any, label: Any) -> Tensor:
-            result = torch.func.functional_call(net, (weights, buffers), image.unsqueeze(0))
+        def get_output(
+            net: nn.Module, weights: dict[str, Tensor], buffers: dict[str, Tensor], *sample: Tensor
+        ) -> Tensor:
+            args, kwargs = as_call([tensor[None] for tensor in sample], names)
+            result = torch.func.functional_call(net, (weights, buffers), args, kwargs)
             return getattr(result, "logits", result)[0, 0]
 
         def get_out_to_loss_grad(self, *_: Any) -> None:
             return None
 
+    names = [] if isinstance(inputs, Tensor) else list(inputs)
+    batch = [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
     size = sum(parameter.numel() for parameter in model.parameters())
-    computer = FunctionalGradientComputer(model, FirstLogit(), size, indices.device)
-    labels = torch.zeros(batch_size(inputs), dtype=torch.long, device=indices.device)
-    computer.load_model_params(model)
+    computer = FunctionalGradientComputer(model, FirstLogit(), size, torch.float32, indices.device)
 
     def run() -> Tensor:
-        gradients = computer.compute_per_sample_grad(batch=(inputs, labels))
-        if isinstance(gradients, dict):
-            gradients = torch.cat([g.flatten(1) for g in gradients.values()], 1)
-        return gradients.index_select(1, indices)
+        whole = vectorize(computer.compute_per_sample_grad(batch), device=str(indices.device))
+        return whole.index_select(1, indices)
 
     return run
 
@@ -291,7 +314,7 @@ def opacus(model: nn.Module, inputs: Inputs, indices: Tensor) -> Callable[[], Te
 
 def compared(
     contenders: dict[str, Callable[[], Any]], setting: Setting, arguments: argparse.Namespace
-) -> dict[str, dict[str, float | str]]:
+) -> dict[str, dict[str, Any]]:
     """Every contender warm, then all in turn, repeat after repeat."""
     failed: dict[str, str] = {}
     peaks: dict[str, int] = {}
@@ -302,19 +325,23 @@ def compared(
         except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError) as error:
             failed[name] = f"{type(error).__name__}: {str(error)[:200]}"
     seconds: dict[str, list[float]] = {name: [] for name in contenders if name not in failed}
-    for _ in range(arguments.repeats):
+    for round_ in range(arguments.repeats + 1):
         for name in seconds:
-            seconds[name].append(timed(contenders[name], arguments.device))
+            taken = timed(contenders[name], arguments.device)
+            if round_:  # before the first, memory was given back to see the peaks
+                seconds[name].append(taken)
     n = batch_size(setting.inputs)
     step = statistics.median(seconds["train_step"])
-    figures: dict[str, dict[str, float | str]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for name, times in seconds.items():
         median = statistics.median(times)
         paired = [a / b for a, b in zip(seconds["train_step"], times, strict=True)]
+        quartiles = statistics.quantiles(paired, n=4) if len(paired) > 1 else paired
         figures[name] = {
             "samples_per_second": round(n / median, 2),
             "ratio_to_train_step": round(step / median, 3),
-            "ratio_paired_median": round(statistics.median(paired), 3),
+            "ratio_quartiles": [round(ratio, 3) for ratio in quartiles],
+            "seconds": [round(taken, 4) for taken in times],
             "peak_bytes": peaks[name],
             "peak_to_train_step": round(peaks[name] / max(peaks["train_step"], 1), 3),
         }
@@ -324,6 +351,32 @@ def compared(
         print(f"{name:>26}: {reason}")
         figures[name] = {"failed": reason}
     return figures
+
+
+class OthersWatch:
+    """How many cores other processes kept busy meanwhile: figures count if it is near zero."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def cores(self) -> float | None:
+        """Their average since this was made; None where the system does not tell."""
+        now = self._now()
+        if now is None or self._before is None:
+            return None
+        wall, others = (a - b for a, b in zip(now, self._before, strict=True))
+        return round(others / wall, 2)
+
+    @staticmethod
+    def _now() -> tuple[float, float] | None:
+        stat = Path("/proc/stat")
+        if not stat.exists():
+            return None
+        user, nice, system, _, _, irq, soft, steal, *_ = map(
+            int, stat.read_text().split("\n", 1)[0].split()[1:]
+        )
+        busy = (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter(), busy - time.process_time()
 
 
 def timed(run: Callable[[], Any], device: str) -> float:

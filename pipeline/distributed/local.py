@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.distributed.executor import Attempts, MakeWorker, Outcome, RetryListener
-from pipeline.distributed.worker import computing_threads, log_file, summary
+from pipeline.distributed.worker import computing_threads, kept_memory, log_file, summary
 from pipeline.log import BlockDone, Listener
 from pipeline.types import InputError
 
@@ -44,7 +44,7 @@ class LocalExecutor:
         attempts = Attempts(self._max_retries_per_block, on_retry)
         started = time.perf_counter()
         busy = 0.0
-        with computing_threads(self.threads), log_file(self._log_folder, 0):
+        with kept_memory(), computing_threads(self.threads), log_file(self._log_folder, 0):
             block_function = make_worker(spec)
             ready = time.perf_counter()
             for block in blocks:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.distributed.executor import BlockFunction, MakeWorker
-from pipeline.distributed.worker import computing_threads, log_file, summary
+from pipeline.distributed.worker import computing_threads, kept_memory, log_file, summary
 from pipeline.log import BlockDone
 from pipeline.types import InputError
 
@@ -69,6 +69,7 @@ class BlockWorker(WorkerProcess):
 
     def __init__(self, index: int, threads: int, log_folder: Path | None) -> None:
         super().__init__(index, threads, log_folder)
+        self._for_life.enter_context(kept_memory())
         self._block_function: BlockFunction | None = None
 
     def prepare(self, make_worker: MakeWorker, spec: Any) -> Refused | Failed | None:

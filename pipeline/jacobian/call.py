@@ -9,6 +9,8 @@ from torch import Tensor
 
 from pipeline.jacobian.selection import Selection
 
+_FORGOTTEN = object()
+
 Gradient = Callable[[Tensor], Tensor]
 """From the gradient at a call's output to per-sample values (n, m) of the kept entries."""
 
@@ -41,7 +43,10 @@ class Call:
     _saved: list["Saved"] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Any:
-        return self.arguments.get(name)
+        value = self.arguments.get(name)
+        if value is _FORGOTTEN:
+            raise RuntimeError(f"{name!r} is gone after the forward pass: call.save() what is used")
+        return value
 
     def save(self, tensor: Tensor) -> "Saved":
         """Hold a tensor until the backward pass has used it."""
@@ -49,10 +54,16 @@ class Call:
         self._saved.append(saved)
         return saved
 
-    def layout(self) -> dict[str, Any]:
-        """How the batch lies, to make another call like this one."""
-        names = ("samples", "second", "use", "clone", "_saved")
-        return {name: getattr(self, name) for name in names}
+    def forget_tensors(self) -> None:
+        """Let go of the arguments, once the rules have saved what they need of them.
+
+        A hook on the output that holds the output would be a cycle, which keeps the batch's
+        activations until the garbage collector comes; and an input may be larger than what is kept
+        of it.
+        """
+        for name, value in self.arguments.items():
+            if isinstance(value, Tensor):
+                self.arguments[name] = _FORGOTTEN
 
     def release(self) -> None:
         """Let go of everything saved."""

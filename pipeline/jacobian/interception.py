@@ -273,6 +273,7 @@ class UseInterceptor(TorchFunctionMode):
         clone = self._uses in self._clones
         call = Call(arguments, self.samples, second, use=self._uses, clone=clone)
         steps = list(self._steps(target, rules, call, found, scale))
+        call.forget_tensors()
         output = run()
         return self._tapped(output, call, steps) if steps else output
 

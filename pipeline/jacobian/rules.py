@@ -173,14 +173,13 @@ def subtracted(call: Call, keep: Selection) -> Gradient:
 @rule(torch.mul, torch.Tensor.mul, torch.Tensor.mul_, argument="other", signature=PAIR)
 def multiplied(call: Call, keep: Selection) -> Gradient:
     """z in x ∘ z (layer scales, hand-written norms)."""
-    x = call.save(call["input"])
-    return lambda grad: keep.select(_reduced(call, grad * x(), keep.shape))
+    return _times(call, call["input"], keep)
 
 
 @rule(torch.mul, torch.Tensor.mul, argument="input")
 def multiplied_left(call: Call, keep: Selection) -> Gradient:
     """z in z ∘ x."""
-    return multiplied(Call({"input": call["other"]}, **call.layout()), keep)
+    return _times(call, call["other"], keep)
 
 
 @rule(F.prelu, argument="weight", signature="input weight")
@@ -234,6 +233,12 @@ def _feature_sums(call: Call, keep: Selection, normalized: Any) -> Gradient:
         return keep.finish(call.per_sample(products).sum(1))
 
     return gradient
+
+
+def _times(call: Call, x: Tensor, keep: Selection) -> Gradient:
+    """The gradient g ∘ x, summed over the axes along which z was broadcast."""
+    saved = call.save(x)
+    return lambda grad: keep.select(_reduced(call, grad * saved(), keep.shape))
 
 
 def _flat_features(tensor: Tensor, keep: Selection) -> Tensor:

@@ -1,14 +1,34 @@
 import logging
+import os
+import platform
+import resource
 
 import numpy as np
+import pytest
 
-from pipeline.distributed.worker import log_file, peak_resident_bytes, summary
+from pipeline.distributed.worker import kept_memory, log_file, peak_resident_bytes, summary
 
 
 def test_peak_memory_counts_what_was_held():
     before = peak_resident_bytes()
     np.ones(2**24)  # 128 MiB
     assert peak_resident_bytes() - before > 100 * 2**20 or before > 2**30
+
+
+def faults_of_a_large_array():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**23)  # 64 MiB, which glibc would take from the system and give back
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a switch of glibc")
+def test_freed_memory_is_used_again_inside_and_given_back_after(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    with kept_memory():
+        first, second = faults_of_a_large_array(), faults_of_a_large_array()
+    assert second < 100
+    assert faults_of_a_large_array() >= max(first, 16)
 
 
 def test_the_log_of_a_worker_goes_to_its_own_file(tmp_path):
