@@ -214,7 +214,8 @@ def _as_groups(keep: Kept, x: Tensor, grad: Tensor, geometry: Geometry) -> Tenso
     values = grad.new_empty(len(grad), keep.size)
     width = x[0].numel() + grad[0].numel() + keep.rows * keep.inner * keep.taps
     step = max(1, min(GROUPED_SAMPLES, GROUPED_ENTRIES // width))
-    no_weight = grad.new_empty(1)
+    # Only its shape matters. Expanded from one number, it would be written out at every call.
+    no_weight = grad.new_empty(step * keep.rows, *keep.shape[1:])
     axes = len(geometry.kernel)
     for start in range(0, len(grad), step):
         g, part = grad[start : start + step], x[start : start + step]
@@ -222,7 +223,7 @@ def _as_groups(keep: Kept, x: Tensor, grad: Tensor, geometry: Geometry) -> Tenso
         _, whole, _ = torch.ops.aten.convolution_backward(
             g.reshape(1, -1, *g.shape[2:]),
             part.reshape(1, -1, *part.shape[2:]),
-            no_weight.expand(count * keep.rows, *keep.shape[1:]),
+            no_weight[: count * keep.rows],
             None,
             geometry.stride,
             geometry.padding,

@@ -1,6 +1,7 @@
 """Sketch stand-ins and error measures that this room's tests share."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from reference import autograd_jacobian
@@ -67,3 +68,22 @@ def with_random_statistics(norm: nn.Module) -> nn.Module:
             nn.init.normal_(tensor)
     norm.running_var.uniform_(0.5, 2.0)
     return norm
+
+
+def sketched(sketch: Any, model: nn.Module, gradients: Tensor) -> Tensor:
+    """What the sketch makes of whole gradients (n, P), parameter by parameter."""
+    if hasattr(sketch, "indices"):
+        return gradients[:, sketch.indices]
+    out = gradients.new_zeros(len(gradients), sketch.size)
+    start = 0
+    for name, parameter in model.named_parameters():
+        part = gradients[:, start : start + parameter.numel()]
+        start += parameter.numel()
+        if hasattr(sketch, "accumulate"):
+            sketch.accumulate(name, 0, part, out)
+        elif name in sketch.offsets:
+            left, right = (factor.double() for factor in sketch.factors(name))
+            first, size = sketch.offsets[name], len(left) * len(right)
+            matrix = part.reshape(len(part), len(parameter) if parameter.ndim else 1, -1)
+            out[:, first : first + size] = (left @ matrix @ right.T).flatten(1)
+    return out

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from jacobian_helpers import relative_error
+from jacobian_helpers import relative_error, sketched
 from reference import autograd_jacobian
 from torch import Tensor, nn
 
@@ -35,25 +35,6 @@ SKETCHES: list[tuple[str, dict[str, Any]]] = [
     ("sjlt", {"size": 200}),
     ("sjlt", {"size": 50, "nonzeros": 3}),
 ]
-
-
-def sketched(sketch: Any, model: nn.Module, gradients: Tensor) -> Tensor:
-    """What the sketch makes of whole gradients (n, P), parameter by parameter."""
-    if hasattr(sketch, "indices"):
-        return gradients[:, sketch.indices]
-    out = gradients.new_zeros(len(gradients), sketch.size)
-    start = 0
-    for name, parameter in model.named_parameters():
-        part = gradients[:, start : start + parameter.numel()]
-        start += parameter.numel()
-        if hasattr(sketch, "accumulate"):
-            sketch.accumulate(name, 0, part, out)
-        elif name in sketch.offsets:
-            left, right = (factor.double() for factor in sketch.factors(name))
-            first, size = sketch.offsets[name], len(left) * len(right)
-            matrix = part.reshape(len(part), len(parameter) if parameter.ndim else 1, -1)
-            out[:, first : first + size] = (left @ matrix @ right.T).flatten(1)
-    return out
 
 
 @pytest.mark.parametrize(("kind", "options"), SKETCHES)
