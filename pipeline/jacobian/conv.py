@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 
 from pipeline.jacobian.call import Call, Gradient, NotCoveredError, rule
-from pipeline.jacobian.selection import Kept, Projection, Selection
+from pipeline.jacobian.selection import Kept, Projection, Selection, whole_gradient_pays
 
 CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
 
 
-GROUPED_DENSITY = 0.12
-"""Kept share of a weight from which its whole gradient is formed where that is fast."""
 GROUPED_SAMPLES = 16
 GROUPED_ENTRIES = 1 << 20
 """Samples, and floats of input, gradient and result, taken at a time: they stay in the cache."""
@@ -186,22 +184,14 @@ def _by_taps(keep: Kept, x: Tensor, grad: Tensor, geometry: Geometry) -> Tensor:
         for number, part in enumerate(keep.parts)
         if part is not None
     ]
-    return values[0] if len(values) == 1 else torch.cat(values, 1)
+    return keep.from_taps(values[0] if len(values) == 1 else torch.cat(values, 1))
 
 
 def _as_groups_is_faster(keep: Kept, x: Tensor, geometry: Geometry) -> bool:
-    """Whether oneDNN's grouped convolution forms whole gradients faster than products per tap.
-
-    Measured on one AVX-512 core: 115 to 210 GFLOP/s for 16 to 128 channels in sixteens, where
-    products per tap reach 60 to 80; far less for other channel counts, kernels of one tap, or
-    more channels.
-    """
-    channels = (keep.rows // geometry.groups, keep.inner)
-    if x.device.type != "cpu" or x.dtype != torch.float32 or keep.taps == 1:
+    """Whether oneDNN's grouped convolution forms whole gradients faster than products per tap."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not x.is_contiguous():
         return False
-    if any(c % 16 or c > 128 for c in channels) or x.is_contiguous() is False:
-        return False
-    return keep.size > GROUPED_DENSITY * keep.rows * keep.inner * keep.taps
+    return whole_gradient_pays(keep.shape, keep.size, geometry.groups)
 
 
 def _grouped(call: Call, keep: Kept, geometry: Geometry) -> Gradient:

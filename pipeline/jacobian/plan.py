@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.jacobian.contract import ElementSketch, KroneckerSketch, StreamedSketch
-from pipeline.jacobian.selection import Kept, Projection, Selection
+from pipeline.jacobian.selection import Kept, Projection, Selection, whole_gradient_pays
 from pipeline.types import InputError
 
 PANEL_ENTRIES = 1 << 20
@@ -87,7 +87,7 @@ def _element_plan(parameters: dict[str, nn.Parameter], indices: Tensor, device: 
             positions, torch.tensor([start, start + parameter.numel()])
         )
         if last > first:
-            kept = Kept(tuple(parameter.shape), positions[first:last] - start)
+            kept = _kept(parameter, positions[first:last] - start, device)
             emitted.append(kept.entries + start)
             pieces[name] = [Piece(kept.to(device), column)]
             column += kept.size
@@ -95,6 +95,12 @@ def _element_plan(parameters: dict[str, nn.Parameter], indices: Tensor, device: 
     order = torch.argsort(torch.cat(emitted))[inverse]
     same = torch.equal(order, torch.arange(column))
     return Plan(pieces, column, None if same else order.to(device))
+
+
+def _kept(parameter: Tensor, entries: Tensor, device: torch.device) -> Kept:
+    shape = tuple(parameter.shape)
+    in_order = device.type == "cpu" and whole_gradient_pays(shape, entries.numel())
+    return Kept(shape, entries, in_order=in_order)
 
 
 def _kronecker_plan(
@@ -126,8 +132,10 @@ def _panel(
     sketch: StreamedSketch, name: str, parameter: Tensor, start: int, stop: int, device: Any
 ) -> Piece:
     """Whole rows of one parameter, brought back from tap order to the parameter's."""
-    kept = Kept(tuple(parameter.shape), torch.arange(start, stop))
-    back = None if kept.taps == 1 else torch.argsort(kept.entries).to(device)
+    entries = torch.arange(start, stop)
+    kept = _kept(parameter, entries, device)
+    in_order = torch.equal(kept.entries, entries)
+    back = None if in_order else torch.argsort(kept.entries).to(device)
 
     def feed(out: Tensor, values: Tensor) -> None:
         ordered = values if back is None else values.index_select(1, back)
