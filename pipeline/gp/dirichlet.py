@@ -52,7 +52,7 @@ def dirichlet_classifier(
 ) -> LinearizedClassifier:
     """The posterior of transformed labels; predict with rule ``monte_carlo``.
 
-    Targets are measured from what an unseen class has, log α_ε − σ²/2, so that the prior mean says
+    Targets are measured from their mean over samples and classes, so that the prior mean says
     nothing of any class.
     """
     found, Y = labelled_rows(linearization, inputs, labels)
