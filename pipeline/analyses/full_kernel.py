@@ -167,8 +167,11 @@ def hanson_wright_bound(backbone: Float[Tensor, "h h"], k: int, delta: float = 0
     """The talk's bound on ‖Θ − Θ̂I‖_F/‖Θ‖_F for one pair of samples, with probability 1 − δ.
 
     (‖Θ^φ‖_F + 4√h) / tr Θ^φ · k log(2k²/δ), Θ^φ (h, h) the eNTK of the penultimate features
-    between the two samples. It holds for a random head with independent entries.
+    between the two samples. It holds for a random head with independent entries, and says nothing
+    (infinity) where tr Θ^φ is not positive.
     """
-    h = len(backbone)
+    h, trace = len(backbone), float(backbone.trace())
+    if trace <= 0:
+        return math.inf
     numerator = float(backbone.norm()) + 4 * math.sqrt(h)
-    return numerator / float(backbone.trace()) * k * math.log(2 * k**2 / delta)
+    return numerator / trace * k * math.log(2 * k**2 / delta)

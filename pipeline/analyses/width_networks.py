@@ -132,6 +132,14 @@ def make_network(name: str, image: torch.Size, width: int, outputs: int, seed: i
         return ARCHITECTURES[name](image, width, outputs).eval()
 
 
+def smooth(network: nn.Module) -> nn.Module:
+    """The network itself with GELU in place of every ReLU: its remainders have no kinks."""
+    rectified = [name for name, module in network.named_modules() if isinstance(module, nn.ReLU)]
+    for name in rectified:
+        network.set_submodule(name, nn.GELU())
+    return network
+
+
 def backbone_of(network: nn.Module) -> nn.Module:
     """A copy without its head: penultimate features (n, h)."""
     body = copy.deepcopy(network)

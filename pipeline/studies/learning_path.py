@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.analyses.distillation import Mixture, gaussian_mixture
-from pipeline.analyses.learning_path import step_study, train_recording, zigzag
-from pipeline.analyses.width_networks import make_network
+from pipeline.analyses.learning_path import predicted, step_study, train_recording, zigzag
+from pipeline.analyses.width_networks import make_network, smooth
 from pipeline.report.plots import Panel, Plot, Series
 from pipeline.studies.study import Findings, Study, StudyOptions, Work
 
@@ -38,8 +38,11 @@ class LearningPathOptions(StudyOptions):
     """SGD with momentum 0.9."""
     after: tuple[int, ...] = (0, 10)
     """Epochs after which single steps are studied."""
-    step_range: tuple[float, float] = (1e-6, 1e-3)
-    """Smallest and largest step. Larger ones cross kinks of the ReLU, where the order is lost."""
+    step_range: tuple[float, float] = (1e-7, 1e-4)
+    """Smallest and largest step."""
+    smooth: bool = True
+    """Single steps are those of a network with GELU: the kinks of ReLU, which long steps cross,
+    have no order."""
     watched: int = Field(default=20, ge=1)
     """Samples on which the change by one step is measured."""
     shown: int = Field(default=3, ge=1)
@@ -74,15 +77,19 @@ def _data(options: LearningPathOptions) -> tuple[Mixture, Tensor]:
 def _steps(options: LearningPathOptions, epochs: int, loss: Loss) -> dict[str, Any]:
     data, one_hot = _data(options)
     model = make_network("fully_connected", data.x.shape[1:], options.width, 3, options.seed)
+    if options.smooth:
+        smooth(model)
     if epochs:
         train_recording(
             model, data.x, one_hot, epochs=epochs, learning_rate=options.learning_rate,
             seed=options.seed,
         )  # fmt: skip
-    # Float64: at small steps the remainder lies under float32's rounding.
+    # The sample that is worst off makes the longest step. Float64: at small steps the remainder
+    # lies under float32's rounding.
+    worst = (one_hot - predicted(model, data.x)).norm(dim=1).argmax()[None]
     study = step_study(
-        model.double(), data.x[: options.watched].double(), data.x[-1:].double(),
-        one_hot[-1:].double(), np.geomspace(*options.step_range, 10).tolist(), loss,
+        model.double(), data.x[: options.watched].double(), data.x[worst].double(),
+        one_hot[worst].double(), np.geomspace(*options.step_range, 10).tolist(), loss,
     )  # fmt: skip
     return {
         "after epochs": epochs,

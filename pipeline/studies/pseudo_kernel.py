@@ -17,14 +17,13 @@ from pipeline.analyses.full_kernel import (
     drift,
     hanson_wright_bound,
     kernel_of,
-    power_law,
 )
 from pipeline.analyses.learning_path import train_recording
 from pipeline.analyses.width_networks import ARCHITECTURES, backbone_of, make_network
 from pipeline.jacobian.outputs import sum_norms
 from pipeline.registry import BenchmarkOptions
-from pipeline.report.plots import Panel, Plot, Series
 from pipeline.studies.images import Labelled, load_splits
+from pipeline.studies.pseudo_kernel_summary import Summary
 from pipeline.studies.study import Findings, Study, StudyOptions, Work
 
 Kind = Literal["first", "sum", "random_direction"]
@@ -74,7 +73,11 @@ def run(options: PseudoKernelOptions, work: Work) -> Findings:
         for name, width, seed in cells
     }
     rows = [row for rows in work.cells(makers).values() for row in rows]
-    return Findings(_table(options, rows), _plots(options, rows), _notes(options, rows))
+    summary = Summary(rows, options.networks, options.widths, options.epochs, options.kinds)
+    caption = (
+        f"Pseudo-NTK of the {options.kinds[0]} logit on {options.rows} images; bars over seeds."
+    )
+    return Findings(summary.table(), summary.plots(caption), summary.notes())
 
 
 def _cell(
@@ -139,7 +142,7 @@ def _compared(
         rows.append(
             {
                 "kind": kind,
-                **shared,
+                **_plain(shared),
                 "seconds": seconds,
                 "bytes": pseudo.nbytes,
                 **_plain(asdict(compare_kernels(full, pseudo))),
@@ -168,7 +171,7 @@ def _timed(make: Callable[[], Tensor]) -> tuple[float, Tensor]:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Pairs (full, pseudo) as two entries; an infinite condition number as None."""
+    """Pairs (full, pseudo) as two entries; what is infinite as None."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, tuple):
@@ -180,93 +183,6 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _accuracy(scores: Tensor, samples: Labelled) -> float:
     return float((scores.argmax(dim=1) == samples.labels).double().mean())
-
-
-def _mean(rows: list[dict[str, Any]], key: str, **at: Any) -> tuple[float, float]:
-    """Mean and standard error over seeds of the rows at these coordinates."""
-    values = [row[key] for row in rows if all(row[name] == v for name, v in at.items())]
-    spread = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-    return float(np.mean(values)), spread
-
-
-def _table(options: PseudoKernelOptions, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    table = []
-    for name in options.networks:
-        for width in options.widths[name]:
-            for epoch in (options.epochs[0], options.epochs[-1]):
-                for kind in options.kinds:
-                    at = {"network": name, "width": width, "epoch": epoch, "kind": kind}
-                    table.append({**at, **_figures(rows, at)})
-    return table
-
-
-def _figures(rows: list[dict[str, Any]], at: dict[str, Any]) -> dict[str, float]:
-    error, stderr = _mean(rows, "relative_error", **at)
-    return {
-        "error": error,
-        "stderr": stderr,
-        "norms differ": _mean(rows, "norm_difference", **at)[0],
-        "drift": _mean(rows, "drift", **at)[0],
-        "outputs differ": _mean(rows, "regression_difference_matched", **at)[0],
-        "accuracy pseudo": _mean(rows, "accuracy_pseudo", **at)[0],
-        "accuracy full": _mean(rows, "accuracy_full_matched", **at)[0],
-        "times faster": _mean(rows, "full_seconds", **at)[0] / _mean(rows, "seconds", **at)[0],
-    }
-
-
-def _notes(options: PseudoKernelOptions, rows: list[dict[str, Any]]) -> list[str]:
-    notes = []
-    for name in options.networks:
-        widths = options.widths[name]
-        if len(widths) < 3:
-            continue
-        for epoch in (options.epochs[0], options.epochs[-1]):
-            at = {"network": name, "epoch": epoch, "kind": options.kinds[0]}
-            errors = [_mean(rows, "relative_error", width=w, **at)[0] for w in widths]
-            law = power_law(widths, errors)
-            notes.append(
-                f"{name}, epoch {epoch}: error falls with width to the power "
-                f"{law.exponent:.2f} ± {law.stderr:.2f}"
-            )
-    return notes
-
-
-def _plots(options: PseudoKernelOptions, rows: list[dict[str, Any]]) -> list[Plot]:
-    first, last, kind = options.epochs[0], options.epochs[-1], options.kinds[0]
-
-    def over_width(key: str, epoch: int, title: str, label: str) -> Panel:
-        series = []
-        for name in options.networks:
-            found = [
-                _mean(rows, key, network=name, width=w, epoch=epoch, kind=kind)
-                for w in options.widths[name]
-            ]
-            x = [float(w) for w in options.widths[name]]
-            means, errors = [m for m, _ in found], [e for _, e in found]
-            series.append(Series(name.replace("_", " "), x, means, errors))
-        return Panel("width", label, series, xlog=True, ylog=True, title=title)
-
-    caption = f"Pseudo-NTK of the {kind} logit on {options.rows} images; bars over seeds."
-    return [
-        Plot(
-            "error",
-            "Relative error of the pseudo-NTK",
-            caption,
-            [
-                over_width("relative_error", first, f"epoch {first}", "‖Θ − Θ̂⊗I‖ / ‖Θ‖"),
-                over_width("relative_error", last, f"epoch {last}", "‖Θ − Θ̂⊗I‖ / ‖Θ‖"),
-            ],
-        ),
-        Plot(
-            "regression",
-            "Relative difference of the regressions' outputs",
-            caption,
-            [
-                over_width(f"regression_difference_{r}", first, f"ridge {r}", "difference")
-                for r in ("raw", "matched")
-            ],
-        ),
-    ]
 
 
 STUDY = Study(PseudoKernelOptions, run)

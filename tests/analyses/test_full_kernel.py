@@ -85,6 +85,7 @@ def test_the_bound_is_the_talks_formula():
     backbone = torch.diag(torch.tensor([1.0, 2.0])).double()
     expected = (5**0.5 + 4 * 2**0.5) / 3 * 2 * np.log(8 / 0.1)
     assert hanson_wright_bound(backbone, 2, 0.1) == pytest.approx(expected)
+    assert hanson_wright_bound(-backbone, 2) == float("inf")
 
 
 def test_one_output_has_nothing_to_compare():

@@ -1,0 +1,163 @@
+"""What many networks say about the pseudo-NTK: means over seeds, fitted exponents, plots."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.analyses.full_kernel import power_law
+from pipeline.report.plots import Panel, Plot, Series
+
+Row = dict[str, Any]
+Value = Callable[[Row], float | None]
+"""A figure of one network, epoch and kind; None where it is infinite."""
+
+
+def _key(name: str) -> Value:
+    return lambda row: row[name]
+
+
+def _missed(name: str) -> Value:
+    """|pseudo − full| / full of a figure that both kernels have."""
+    return lambda row: abs(row[f"{name}_pseudo"] / row[f"{name}_full"] - 1)
+
+
+COLUMNS: dict[str, Value] = {
+    "error": _key("relative_error"),
+    "norms differ": _key("norm_difference"),
+    "bound": _key("bound"),
+    "drift": _key("drift"),
+    "λ_max differs": _missed("lambda_max"),
+    "λ_min differs": _missed("lambda_min"),
+    "outputs differ, raw": _key("regression_difference_raw"),
+    "outputs differ": _key("regression_difference_matched"),
+    "accuracy pseudo": _key("accuracy_pseudo"),
+    "accuracy full": _key("accuracy_full_matched"),
+    "times faster": lambda row: row["full_seconds"] / row["seconds"],
+    "times smaller": lambda row: row["full_bytes"] / row["bytes"],
+}
+"""Of the table: relative differences, accuracies as shares, costs as ratios."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All rows of a study, one a network, seed, epoch and kind."""
+
+    rows: Sequence[Row]
+    networks: Sequence[str]
+    widths: dict[str, tuple[int, ...]]
+    epochs: Sequence[int]
+    kinds: Sequence[str]
+
+    def table(self) -> list[Row]:
+        """Means over seeds, at every network, width, epoch and kind."""
+        return [
+            self._row({"network": name, "width": width, "epoch": epoch, "kind": kind})
+            for name in self.networks
+            for width in self.widths[name]
+            for epoch in self.epochs
+            for kind in self.kinds
+        ]
+
+    def _row(self, at: Row) -> Row:
+        figures = {name: self.mean(value, at)[0] for name, value in COLUMNS.items()}
+        finite = {name: value if np.isfinite(value) else None for name, value in figures.items()}
+        return {**at, **finite, "stderr of error": self.mean(COLUMNS["error"], at)[1]}
+
+    def mean(self, value: Value, at: Row) -> tuple[float, float]:
+        """Mean and standard error over seeds of the rows at these coordinates."""
+        found = [value(row) for row in self.rows if at.items() <= row.items()]
+        values = [np.inf if each is None else each for each in found]
+        if not np.all(np.isfinite(values)):
+            return np.inf, 0.0
+        spread = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+        return float(np.mean(values)), spread
+
+    def notes(self) -> list[str]:
+        """The exponent in width of every network, and how far above the error the bound lies."""
+        notes = []
+        for name in self.networks:
+            for epoch in (self.epochs[0], self.epochs[-1]):
+                at = {"network": name, "epoch": epoch, "kind": self.kinds[0]}
+                errors = [self._over_width("error", at, w) for w in self.widths[name]]
+                if len(errors) < 3:
+                    continue
+                law = power_law(self.widths[name], errors)
+                notes.append(
+                    f"{name}, epoch {epoch}: error falls with width to the power "
+                    f"{law.exponent:.2f} ± {law.stderr:.2f}"
+                )
+        above = [row["bound"] / row["relative_error"] for row in self.rows if row["bound"]]
+        notes.append(
+            f"the bound (one pair of images, 95 %) lies {min(above):.0f} to {max(above):.0f} times "
+            "above the error"
+        )
+        return notes
+
+    def _over_width(self, column: str, at: Row, width: int) -> float:
+        return self.mean(COLUMNS[column], {**at, "width": width})[0]
+
+    def plots(self, caption: str) -> list[Plot]:
+        """One plot an idea; the first and the last epoch below each other."""
+        last = f"epoch {self.epochs[-1]}"
+        return [
+            Plot(
+                "error", "Relative error of the pseudo-NTK", caption,
+                self._panels("error", "‖Θ − Θ̂⊗I‖ / ‖Θ‖"),
+            ),
+            Plot(
+                "norms", "Relative difference of the kernels' norms", caption,
+                self._panels("norms differ", "|‖Θ‖ − ‖Θ̂⊗I‖| / ‖Θ‖"),
+            ),
+            Plot(
+                "spectrum", "Extreme eigenvalues, pseudo against full", f"{caption} {last}.",
+                [
+                    self._panel(name, "relative difference", self.epochs[-1], name[:5])
+                    for name in ("λ_max differs", "λ_min differs")
+                ],
+            ),
+            Plot(
+                "regression", "Relative difference of the regressions' outputs", caption,
+                self._panels("outputs differ", "relative difference"),
+            ),
+            Plot(
+                "accuracy", "Accuracy of both regressions", f"{caption} {last}.",
+                [
+                    self._panel(f"accuracy {kind}", "accuracy", self.epochs[-1], kind, ylog=False)
+                    for kind in ("pseudo", "full")
+                ],
+            ),
+            Plot("drift", "How far training moves the full kernel", caption, [self._drift()]),
+            Plot(
+                "cost", "Time of the full kernel over time of the pseudo-NTK", caption,
+                [self._panel("times faster", "times faster", self.epochs[0], "")],
+            ),
+        ]  # fmt: skip
+
+    def _panels(self, column: str, label: str) -> list[Panel]:
+        ends = (self.epochs[0], self.epochs[-1])
+        return [self._panel(column, label, epoch, f"epoch {epoch}") for epoch in ends]
+
+    def _panel(
+        self, column: str, label: str, epoch: int, title: str, *, ylog: bool = True
+    ) -> Panel:
+        series = []
+        for name in self.networks:
+            at = {"network": name, "epoch": epoch, "kind": self.kinds[0]}
+            found = [self.mean(COLUMNS[column], {**at, "width": w}) for w in self.widths[name]]
+            x = [float(width) for width in self.widths[name]]
+            means, errors = [mean for mean, _ in found], [error for _, error in found]
+            series.append(Series(name.replace("_", " "), x, means, errors))
+        return Panel("width", label, series, xlog=True, ylog=ylog, title=title)
+
+    def _drift(self) -> Panel:
+        """Over epochs, at the largest width of each network."""
+        series = []
+        for name in self.networks:
+            at = {"network": name, "kind": self.kinds[0], "width": self.widths[name][-1]}
+            found = [self.mean(COLUMNS["drift"], {**at, "epoch": epoch}) for epoch in self.epochs]
+            means, errors = [mean for mean, _ in found], [error for _, error in found]
+            epochs = [float(epoch) for epoch in self.epochs]
+            series.append(Series(name.replace("_", " "), epochs, means, errors))
+        return Panel("epoch", "‖K_t − K_0‖ / ‖K_0‖", series)
