@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,12 @@ from pipeline.solvers.kernel_ridge import KernelRidge
 def main() -> None:
     arguments = parsed()
     figures: dict[str, float] = {}
-    for k in (10, 100):
-        figures |= pseudo_figures(k, arguments)
-    figures |= lookahead_figures(arguments)
-    figures |= similarity_figures(arguments)
-    for name, value in figures.items():
-        print(f"{name:>42}: {value:.4g}")
+    for bench in (partial(pseudo_figures, 10), partial(pseudo_figures, 100), lookahead_figures,
+                  similarity_figures):  # fmt: skip
+        found = bench(arguments)
+        figures |= found
+        for name, value in found.items():
+            print(f"{name:>42}: {value:.4g}", flush=True)
     print(json.dumps({"bench": "analyses", "threads": torch.get_num_threads(), **figures}))
 
 

@@ -10,7 +10,8 @@ from scipy.special import softmax
 from torch import Tensor
 
 from pipeline.analyses import acquisition
-from pipeline.analyses.lookahead import LookAhead, query_batch, rows_of
+from pipeline.analyses.batch_query import query_batch
+from pipeline.analyses.lookahead import LookAhead, rows_of
 from pipeline.types import InputError
 
 Oracle = Callable[[Sequence[int]], Sequence[int]]

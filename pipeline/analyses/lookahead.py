@@ -147,7 +147,7 @@ class LookAhead:
         """
         chosen = torch.tensor([candidate])
         shift = self._offset(reference)
-        gain, error = self._gain(chosen), self._errors(chosen, torch.tensor([label]))
+        gain, error = self.gain(chosen), self._errors(chosen, torch.tensor([label]))
         return (shift + torch.einsum("ncq,cqt->nt", gain, error)).reshape(self.base.shape)
 
     def scores(
@@ -162,27 +162,26 @@ class LookAhead:
         MLMOC supposes the class of the largest reference output; EMOC weighs all classes by
         softmax(reference / temperature).
         """
-        outputs = self.outputs() if reference is None else reference.double()
+        now = self.outputs()
+        supposed = (now if reference is None else reference.double()) / temperature
         shift, samples = self._offset(reference), torch.as_tensor(list(candidates))
-        self._refuse_labelled(samples)
-        outputs = outputs / temperature
-        by_chunk = [
-            self._chunk_scores(chunk, outputs, shift, strategy) for chunk in samples.split(CHUNK)
-        ]
-        return torch.cat(by_chunk)
+        self.refuse_labelled(samples)
+        return torch.cat(
+            [
+                scores_of(self.gain(chunk), now[chunk], supposed[chunk], shift, strategy)
+                for chunk in samples.split(CHUNK)
+            ]
+        )
 
-    def _chunk_scores(
-        self, samples: Tensor, outputs: Tensor, shift: Tensor, strategy: Strategy
-    ) -> Float[Tensor, " c"]:
-        gain = self._gain(samples)
-        if strategy == "mlmoc":
-            errors = self._errors(samples, outputs[samples].argmax(dim=1))
-            return _sizes(shift, gain, errors, self.base.shape)
-        total = torch.zeros(len(samples), dtype=torch.float64)
-        for label, probability in enumerate(outputs[samples].softmax(dim=1).T):
-            errors = self._errors(samples, torch.full_like(samples, label))
-            total += probability * _sizes(shift, gain, errors, self.base.shape)
-        return total
+    def conditional(self, samples: Int[Tensor, " c"]) -> Float[Tensor, "M cq"]:
+        """C(·, x) of every sample x: its kernel with the pool, given what is labelled."""
+        rows = rows_of(samples, self.kernel.rows_per_sample)
+        return self.kernel.columns(samples) - self.whitened.T @ self.whitened[:, rows]
+
+    def gain(self, samples: Int[Tensor, " c"]) -> Float[Tensor, "M c q"]:
+        """C(·, x) (C(x, x) + λI)⁻¹ of every sample x."""
+        rows = rows_of(samples, self.kernel.rows_per_sample)
+        return gain_of(self.conditional(samples), rows, self.kernel.rows_per_sample, self.ridge)
 
     def _shift(self) -> Float[Tensor, "M t"]:
         """K(pool, L) A r."""
@@ -194,18 +193,6 @@ class LookAhead:
         if reference is None:
             return torch.zeros_like(shift)
         return shift + (self.base - reference.double()).reshape(shift.shape)
-
-    def _gain(self, samples: Tensor) -> Float[Tensor, "M c q"]:
-        """C(·, x) (C(x, x) + λI)⁻¹ of every sample x."""
-        q = self.kernel.rows_per_sample
-        rows = rows_of(samples, q)
-        C = self.kernel.columns(samples) - self.whitened.T @ self.whitened[:, rows]
-        C = C.unflatten(1, (-1, q))
-        own = C[rows.view(-1, q, 1), torch.arange(len(samples))[:, None, None], torch.arange(q)]
-        own = own + self.ridge * torch.eye(q, dtype=torch.float64)
-        if q == 1:
-            return C / own[:, 0]
-        return torch.linalg.solve(own, C.permute(1, 2, 0)).permute(2, 0, 1)
 
     def _errors(self, samples: Tensor, labels: Tensor) -> Float[Tensor, "c q t"]:
         """e = y_x − f₀(x) − V_xᵀ z."""
@@ -230,10 +217,11 @@ class LookAhead:
             raise InputError(f"pool samples are 0 … {m - 1}, found {new.tolist()}.")
         if int(given.min()) < 0 or int(given.max()) >= k:
             raise InputError(f"labels are 0 … {k - 1}, found {sorted(set(given.tolist()))}.")
-        self._refuse_labelled(new)
+        self.refuse_labelled(new)
         return new
 
-    def _refuse_labelled(self, samples: Tensor) -> None:
+    def refuse_labelled(self, samples: Int[Tensor, " c"]) -> None:
+        """Raise :class:`InputError` if one of them is labelled already."""
         again = samples[torch.isin(samples, self.labelled)]
         if len(again):
             raise InputError(
@@ -242,45 +230,61 @@ class LookAhead:
             )
 
 
-def query_batch(
-    state: LookAhead,
-    candidates: Sequence[int],
-    size: int,
-    strategy: Strategy = "mlmoc",
-    temperature: float = 1.0,
-) -> list[int]:
-    """``size`` candidates, one after the other, each supposed to get its most likely label.
+def gain_of(
+    C: Float[Tensor, "M cq"], rows: Int[Tensor, " cq"], q: int, ridge: float
+) -> Float[Tensor, "M c q"]:
+    """C(·, x) (C(x, x) + λI)⁻¹ of every sample x, whose rows are ``rows``."""
+    blocks = C.unflatten(1, (-1, q))
+    every = torch.arange(blocks.shape[1])[:, None, None]
+    own = blocks[rows.view(-1, q, 1), every, torch.arange(q)]
+    own = own + ridge * torch.eye(q, dtype=torch.float64)
+    if q == 1:
+        return blocks / own[:, 0]
+    return torch.linalg.solve(own, blocks.permute(1, 2, 0)).permute(2, 0, 1)
 
-    What one candidate would teach is then known when the next is chosen, so that a batch does not
-    ask the same thing twice. No label is read.
+
+def scores_of(
+    gain: Float[Tensor, "M c q"],
+    now: Float[Tensor, "c k"],
+    supposed: Float[Tensor, "c k"],
+    shift: Float[Tensor, "M t"],
+    strategy: Strategy,
+) -> Float[Tensor, " c"]:
+    """Σ_pool ‖change‖₂ of candidates whose outputs are ``now``.
+
+    MLMOC supposes the class of the largest ``supposed``, EMOC weighs all by its softmax.
     """
-    left, chosen = list(candidates), []
-    if not 1 <= size <= len(left):
-        raise InputError(f"a batch holds 1 … {len(left)} of the candidates, found {size}.")
-    for _ in range(size):
-        scores = state.scores(left, strategy, temperature=temperature)
-        best = left.pop(int(scores.argmax()))
-        chosen.append(best)
-        if len(chosen) < size:
-            state = state.reveal([best], [int(state.outputs()[best].argmax())])
-    return chosen
+    q, k = gain.shape[2], now.shape[1]
+
+    def sizes(labels: Int[Tensor, " c"]) -> Float[Tensor, " c"]:
+        error = torch.nn.functional.one_hot(labels, k).double() - now
+        return _sizes(shift, gain, error.reshape(len(now), q, -1), k)
+
+    if strategy == "mlmoc":
+        return sizes(supposed.argmax(dim=1))
+    total = torch.zeros(len(now), dtype=torch.float64)
+    for label, probability in enumerate(supposed.softmax(dim=1).T):
+        total += probability * sizes(torch.full((len(now),), label))
+    return total
 
 
 def _sizes(
     shift: Float[Tensor, "M t"],
     gain: Float[Tensor, "M c q"],
     error: Float[Tensor, "c q t"],
-    shape: torch.Size,
+    k: int,
 ) -> Float[Tensor, " c"]:
     """Σ over samples of ‖shift + gain · error‖₂, the norm over the k outputs."""
     if gain.shape[2] == 1:
         u, e = gain[:, :, 0], error[:, 0]
+        if not bool(shift.any()):
+            return u.abs().sum(dim=0) * e.norm(dim=1)
         # ‖s + u e‖² from its three parts: the changes themselves, (m, c, k), are never held.
         squares = u.square() * e.square().sum(dim=1) + 2 * u * (shift @ e.T)
         squares += shift.square().sum(dim=1, keepdim=True)
         return squares.clamp(min=0).sqrt().sum(dim=0)
     changes = shift + torch.einsum("ncq,cq->nc", gain, error[:, :, 0])
-    return changes.unflatten(0, shape).norm(dim=1).sum(dim=0)
+    return changes.unflatten(0, (-1, k)).norm(dim=1).sum(dim=0)
 
 
 def _solve(L: Float[Tensor, "a a"], right: Float[Tensor, "a b"]) -> Float[Tensor, "a b"]:

@@ -6,9 +6,14 @@ from typing import Any, Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from pipeline.report.figures import GRID, HEIGHT, HUES, MARKERS, MUTED, STYLE, WIDTH, Drawn
 
+NAME_INCHES = 0.36
+"""Height of a named row, two lines of small print."""
+READABLE = (1e-4, 1e5)
+"""Numbers that are written out."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1, 1.4)), (0, (3, 1, 1, 1)))
 
 
@@ -37,6 +42,8 @@ class Panel:
     title: str = ""
     frame: list[tuple[float, float]] = field(default_factory=list)
     """Corners of an outline that replaces the axes: the triangle of a simplex."""
+    names: list[str] = field(default_factory=list)
+    """Of what stands at y = 1, 2, …, from the top; they replace the numbers."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,9 @@ class Plot:
 
 def draw(plot: Plot) -> Drawn:
     """The figure: panels below each other, so that it stays legible at phone width."""
+    inches = sum(max(HEIGHT, NAME_INCHES * len(panel.names)) for panel in plot.panels)
     with mpl.rc_context(STYLE):
-        figure = Figure(
-            figsize=(WIDTH, HEIGHT * len(plot.panels) + _legend_inches(plot)), layout="constrained"
-        )
+        figure = Figure(figsize=(WIDTH, inches + _legend_inches(plot)), layout="constrained")
         axes = figure.subplots(len(plot.panels), squeeze=False)[:, 0]
         for place, panel in zip(axes, plot.panels, strict=True):
             _draw_panel(place, panel, _labels(plot))
@@ -84,9 +90,13 @@ def _draw_panel(axes: Axes, panel: Panel, labels: list[str]) -> None:
         _draw_series(axes, line, labels.index(line.label))
     axes.set_xscale("log" if panel.xlog else "linear")
     axes.set_yscale("log" if panel.ylog else "linear")
+    _plain_numbers(axes, panel)
     axes.set_xlabel(panel.xlabel)
     axes.set_ylabel(panel.ylabel)
     axes.set_title(panel.title)
+    if panel.names:
+        axes.set_yticks(range(1, len(panel.names) + 1), panel.names, fontsize=7.5)
+        axes.set_ylim(len(panel.names) + 0.6, 0.4)
     if panel.frame:
         xs, ys = zip(*panel.frame, panel.frame[0], strict=True)
         axes.plot(xs, ys, color=GRID, linewidth=1.2, zorder=0)
@@ -96,6 +106,15 @@ def _draw_panel(axes: Axes, panel: Panel, labels: list[str]) -> None:
         axes.set_yticks([])
         for spine in axes.spines.values():
             spine.set_visible(False)
+
+
+def _plain_numbers(axes: Axes, panel: Panel) -> None:
+    """0.02 instead of 2 × 10⁻² where a log axis stays within readable numbers."""
+    for axis, logged in ((axes.xaxis, panel.xlog), (axes.yaxis, panel.ylog)):
+        low, high = axis.get_view_interval()
+        if logged and low > READABLE[0] and high < READABLE[1]:
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
 
 
 def _draw_series(axes: Axes, line: Series, number: int) -> None:

@@ -99,6 +99,12 @@ class _Case:
         self.K_cross = torch.from_numpy(np.array(source.kernel.cross(options.split)))
         self.test_labels = source.store(options.split).labels()
         self.m = len(self.test_labels)
+        strange = sorted(set(self.test_labels.tolist()) - set(self.labels.tolist()))
+        if strange:
+            raise InputError(
+                f"the label sets differ: {options.split} has the classes {strange}, which no "
+                "sample of the pool has."
+            )
         diagonal = self.pool.features.row_squares()
         self.ridge = options.ridge * float(diagonal.mean())
 

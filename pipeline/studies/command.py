@@ -1,10 +1,12 @@
 """``entk analyse``: one command a study, each over one config, and the query for a person."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +35,8 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
 LONGEST_TABLE = 60
 """Rows printed; analysis.json holds all."""
+CHATTY = ("pipeline.solvers", "pipeline.jacobian")
+"""Rooms that a study calls hundreds of times; what they log is for ``--verbose``."""
 
 
 def _command(name: str) -> Callable[..., None]:
@@ -44,6 +48,8 @@ def _command(name: str) -> Callable[..., None]:
         from pipeline.studies.study import run_study, study_of
 
         configure_logging(verbose=verbose)
+        for room in CHATTY:
+            logging.getLogger(room).setLevel(logging.NOTSET if verbose else logging.WARNING)
         study = study_of(name)
         values = expand_environment(apply_overrides(read_yaml(config), overrides or ()))
         values["name"] = values.get("name") or config.stem
@@ -110,11 +116,13 @@ def query(
 def findings_table(result: dict[str, Any]) -> Table:
     """The study's table for the terminal, its head where it is long."""
     rows = result["table"]
-    table = Table(title=result["study"], title_justify="left")
+    table = Table(title=result["study"], title_justify="left", box=SIMPLE_HEAD)
     for column in rows[0]:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in rows[:LONGEST_TABLE]:
         table.add_row(*(_shown(value) for value in row.values()))
+    if len(rows) > LONGEST_TABLE:
+        table.caption = f"{LONGEST_TABLE} of {len(rows)} rows; all are in analysis.json"
     return table
 
 

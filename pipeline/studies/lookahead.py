@@ -1,6 +1,7 @@
 """Look-ahead scores against the truth: retraining the network with every candidate."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.analyses.around import trained_outputs
 from pipeline.analyses.full_kernel import kernel_of
+from pipeline.analyses.infinite_width import infinite_width_ntk
 from pipeline.analyses.learning_path import real_step
 from pipeline.analyses.lookahead import DensePool, LookAhead
 from pipeline.analyses.width_networks import make_network
@@ -60,11 +62,11 @@ def run(options: LookaheadOptions, work: Work) -> Findings:
             "seed": seed,
             **{
                 f"{kind}: Spearman": found[f"{width}_{seed}"]["rank"][kind]
-                for kind in ("full", "pseudo", "SGD step")
+                for kind in _kinds(options)
             },
             **{
                 f"{kind}, s": found[f"{width}_{seed}"]["seconds"][kind]
-                for kind in ("full", "pseudo", "SGD step", "retraining")
+                for kind in (*_kinds(options), "retraining")
             },
         }
         for width in options.widths
@@ -83,14 +85,18 @@ def _cell(options: LookaheadOptions, data: Labelled, width: int, seed: int) -> d
         outputs = model(x).double()
     scores: dict[str, Tensor] = {}
     seconds: dict[str, float] = {}
-    for kind, make in {
-        "full": lambda: _looked_ahead(options, model, x, labels, outputs, "all"),
-        "pseudo": lambda: _looked_ahead(options, model, x, labels, outputs, "random_direction"),
+    roads: dict[str, Callable[[], Tensor]] = {
+        "full": lambda: _looked_ahead(options, kernel_of(model, x), labels, outputs),
+        "pseudo": lambda: _looked_ahead(
+            options, kernel_of(model, x, output="random_direction"), labels, outputs
+        ),
+        "infinite width": lambda: _looked_ahead(options, infinite_width_ntk(x), labels, outputs),
         "SGD step": lambda: _stepped(options, model, x, outputs),
         "retraining": lambda: _retrained(options, model, x, labels, outputs),
-    }.items():
+    }
+    for kind in (*_kinds(options), "retraining"):
         started = time.perf_counter()
-        scores[kind] = make()
+        scores[kind] = roads[kind]()
         seconds[kind] = time.perf_counter() - started
     truth = scores.pop("retraining")
     rank = {
@@ -119,21 +125,19 @@ def _trained(
     return model
 
 
-def _looked_ahead(
-    options: LookaheadOptions,
-    model: nn.Module,
-    x: Tensor,
-    labels: Tensor,
-    outputs: Tensor,
-    output: Any,
-) -> Tensor:
+def _looked_ahead(options: LookaheadOptions, K: Tensor, labels: Tensor, outputs: Tensor) -> Tensor:
     """MLMOC by block updates, the change measured from the network as it is."""
-    n, k = options.labelled, outputs.shape[1]
-    K = kernel_of(model, x, output=output)
-    kernel = DensePool(K, k if output == "all" else 1)
+    n, m = options.labelled, len(outputs)
     ridge = options.ridge * float(K.diagonal().mean())
+    kernel = DensePool(K, len(K) // m)
     state = LookAhead.start(kernel, outputs, range(n), labels[:n].tolist(), ridge)
-    return state.scores(range(n, len(x)), "mlmoc", reference=outputs)
+    return state.scores(range(n, m), "mlmoc", reference=outputs)
+
+
+def _kinds(options: LookaheadOptions) -> tuple[str, ...]:
+    """What predicts; the width limit is known of fully connected networks."""
+    limit = ("infinite width",) if options.network == "fully_connected" else ()
+    return ("full", "pseudo", *limit, "SGD step")
 
 
 def _stepped(options: LookaheadOptions, model: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
@@ -169,10 +173,7 @@ def _supposed(outputs: Tensor) -> Tensor:
 
 def _plot(options: LookaheadOptions, found: dict[str, Any]) -> Plot:
     cell = found[f"{options.widths[-1]}_0"]
-    series = [
-        Series(kind, cell["truth"], cell[kind], style="points")
-        for kind in ("full", "pseudo", "SGD step")
-    ]
+    series = [Series(kind, cell["truth"], cell[kind], style="points") for kind in _kinds(options)]
     caption = (
         f"Summed change of the outputs on {options.pool + options.labelled} images, width "
         f"{options.widths[-1]}: one point a candidate."

@@ -45,6 +45,7 @@ def next_queries(
     ids, k = pool.ids(), len(classes)
     if k < 2:
         raise InputError(f"labels are classes, two at least; found {classes}.")
+    _refuse_other_classes(pool, classes)
     known = read_answers(answers, ids, classes) if answers is not None else {}
     kernel = StoredPool(pool)
     absolute = ridge * float(kernel.features.row_squares().mean())
@@ -57,3 +58,17 @@ def next_queries(
     chosen = RULES[rule if known else "random"](view, left.tolist(), size)
     predicted = state.outputs()[chosen].argmax(dim=1).tolist()
     return Query([ids[i] for i in chosen], predicted, len(known))
+
+
+def _refuse_other_classes(pool: FeatureStore, classes: list[str]) -> None:
+    """A pool may have labels of its own; they are never shown, but they have to fit."""
+    if len(set(classes)) < len(classes):
+        raise InputError(f"the classes {', '.join(classes)} are not all different.")
+    labels = pool.labels()
+    if labels.dtype != np.int64:
+        raise InputError("a query asks for classes; this pool's run is a regression.")
+    if int(labels.max()) >= len(classes):
+        raise InputError(
+            f"the label sets differ: {len(classes)} classes are named, the pool's run has "
+            f"{int(labels.max()) + 1}. Name them all, in the run's order."
+        )

@@ -80,16 +80,17 @@ def _architecture(options: Any) -> dict[str, Any]:
 
 
 def _plot(table: list[dict[str, Any]]) -> Plot:
-    names = ("kernel alignment", "parameter cosine", "Task2Vec")
+    rows = sorted(table, key=lambda row: -row["kernel alignment"])
     series = []
-    for name in names:
-        pairs = [(float(i + 1), row[name]) for i, row in enumerate(table) if row[name] is not None]
+    for name in ("kernel alignment", "parameter cosine", "Task2Vec"):
+        pairs = [(row[name], float(i + 1)) for i, row in enumerate(rows) if row[name] is not None]
         if pairs:
             xs, ys = zip(*pairs, strict=True)
             series.append(Series(name, list(xs), list(ys), style="points"))
-    listed = "; ".join(f"{i + 1}: {row['a']} and {row['b']}" for i, row in enumerate(table))
-    panel = Panel("pair", "similarity", series)
-    return Plot("similarity", "How alike the networks are", f"Pairs {listed}.", [panel])
+    names = [f"{row['a']}\n{row['b']}" for row in rows]
+    caption = "A parameter has a counterpart only within one architecture."
+    panel = Panel("similarity", "", series, names=names)
+    return Plot("similarity", "How alike the networks are", caption, [panel])
 
 
 STUDY = Study(SimilarityOptions, run)

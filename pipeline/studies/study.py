@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 
@@ -67,9 +68,10 @@ class Work:
         for number, name in enumerate(missing):
             started = time.perf_counter()
             result = makers[name]()
-            write_json(self._path(name), {"options": dict(self.provenance), "result": result})
-            done[name] = {"result": read_json(self._path(name))["result"]}
             seconds = time.perf_counter() - started
+            cell = {"options": dict(self.provenance), "seconds": seconds, "result": result}
+            write_json(self._path(name), cell)
+            done[name] = {"result": read_json(self._path(name))["result"]}
             logger.info("%s: %.1f s", name, seconds)
             peak = psutil.Process().memory_info().rss
             self.progress.advance(BlockDone("study", number, 1, seconds, peak))
@@ -77,7 +79,7 @@ class Work:
         return {name: done[name]["result"] for name in makers}
 
     def _path(self, name: str) -> Path:
-        return self.folder.path / "cells" / f"{name}.json"
+        return self.folder.path / "cells" / f"{quote(name, safe=' ,')}.json"
 
     def _known(self, name: str) -> Any:
         if not self._path(name).is_file():

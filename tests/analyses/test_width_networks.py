@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.analyses.width_networks import ARCHITECTURES, backbone_of, make_network
+from pipeline.analyses.width_networks import ARCHITECTURES, backbone_of, make_network, smooth
 from pipeline.types import InputError
 
 IMAGE = torch.Size((3, 16, 16))
@@ -27,3 +27,9 @@ def test_the_seed_decides_the_weights(name):
 def test_an_unknown_network_is_refused():
     with pytest.raises(InputError, match="fully_connected"):
         make_network("transformer", IMAGE, 8, 5, 0)
+
+
+def test_a_smooth_network_has_no_relu_and_the_same_weights():
+    model, rectified = (make_network("resnet", IMAGE, 4, 5, seed=0) for _ in range(2))
+    assert not any(isinstance(module, torch.nn.ReLU) for module in smooth(model).modules())
+    assert torch.equal(model.fc.weight, rectified.fc.weight)

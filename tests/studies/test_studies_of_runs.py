@@ -7,6 +7,7 @@ import pytest
 from pipeline.artefact import read_json
 
 OUT = "runs/analyses"
+CLASSES = "five,six,seven,eight,nine"
 
 
 def test_influence_agrees_with_refits_and_draws(study, finished_run, tmp_path):
@@ -45,7 +46,7 @@ def test_active_learning_compares_the_rules(study, finished_run, tmp_path):
 
 
 def test_a_person_can_be_the_oracle(analyse, finished_run, tmp_path):
-    pool = ["query", "--pool", str(finished_run), "--classes", "five,six,seven,eight,nine"]
+    pool = ["query", "--pool", str(finished_run), "--classes", CLASSES]
     assert analyse(*pool, "--size", "6")[0] == 0
     with (tmp_path / "questions.csv").open() as file:
         asked = [row["id"] for row in csv.DictReader(file)]
@@ -66,10 +67,24 @@ def test_a_person_can_be_the_oracle(analyse, finished_run, tmp_path):
 def test_an_answer_to_something_never_asked_is_refused(analyse, finished_run, tmp_path):
     (tmp_path / "answers.csv").write_text("id,label\nnobody,five\n")
     code, printed = analyse(
-        "query", "--pool", str(finished_run), "--classes", "five,six", "--labels", "answers.csv"
+        "query", "--pool", str(finished_run), "--classes", CLASSES, "--labels", "answers.csv"
     )
     assert code == 2
     assert "not in the pool, such as 'nobody'" in printed
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("five,six", "label sets differ: 2 classes are named, the pool's run has 5"),
+        ("five,six,six,eight,nine", "not all different"),
+        ("five", "two at least"),
+    ],
+)
+def test_classes_that_are_not_the_pools_are_refused(analyse, finished_run, classes, message):
+    code, printed = analyse("query", "--pool", str(finished_run), "--classes", classes)
+    assert code == 2
+    assert message in printed
 
 
 @pytest.mark.parametrize(
