@@ -9,8 +9,11 @@ from torch import Tensor
 
 from pipeline.gram import PANEL_COLUMNS
 from pipeline.gram.panels import column_ranges_of, weighted_panels
-from pipeline.gram.sources import StackedSource, as_source
+from pipeline.gram.sources import ArraySource, StackedSource, as_source
 from pipeline.gram.weighting import weighting
+
+CACHED_COLUMNS = 512
+"""Panel width of an array: read, converted and multiplied while it stays in the cache."""
 
 
 class StreamedFeatures:
@@ -33,7 +36,8 @@ class StreamedFeatures:
     def panels(self) -> Iterator[tuple[slice, Float[Tensor, "n w"]]]:
         """All columns in order, float32; a panel is valid until the next is taken."""
         stack = StackedSource([self.source])
-        ranges = column_ranges_of(self.shape[1], width=PANEL_COLUMNS)
+        width = CACHED_COLUMNS if isinstance(self.source, ArraySource) else PANEL_COLUMNS
+        ranges = column_ranges_of(self.shape[1], width=width)
         for columns, panel in weighted_panels(stack, [self._weighting], ranges):
             yield columns, torch.from_numpy(panel)
 

@@ -7,6 +7,7 @@ are the four of paper 003's pseudo-NTK figures, made small.
 import copy
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -115,6 +116,8 @@ def wide_resnet(image: torch.Size, width: int, outputs: int) -> nn.Module:
 def _pooled() -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 
+
+Architecture = Literal["fully_connected", "convnet", "resnet", "wide_resnet"]
 
 ARCHITECTURES: dict[str, Callable[[torch.Size, int, int], nn.Module]] = {
     "fully_connected": fully_connected,

@@ -15,13 +15,13 @@ from pipeline.analyses.around import (
 )
 from pipeline.analyses.full_kernel import kernel_of
 from pipeline.analyses.learning_path import train_recording
-from pipeline.analyses.width_networks import make_network
+from pipeline.analyses.width_networks import Architecture, make_network
 from pipeline.registry import BenchmarkOptions
 from pipeline.report.plots import Panel, Plot, Series
 from pipeline.solvers.nesterov import descent_iterates
 from pipeline.solvers.operator import DenseKernel
 from pipeline.studies.images import Labelled, load_splits
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Sizes, Study, StudyOptions, Work
 
 Point = Literal["untrained", "pretrained", "fine_tuned"]
 
@@ -31,11 +31,13 @@ class AroundNetworkOptions(StudyOptions):
 
     benchmark: BenchmarkOptions
     """Where images and classes come from; `pretrained` needs its split `pretrain`."""
-    network: str = "fully_connected"
+    network: Architecture = "fully_connected"
     """Architecture."""
-    widths: tuple[int, ...] = (32, 128)
+    widths: Sizes = (32, 128)
     """Widths compared."""
-    points: tuple[Point, ...] = ("untrained", "pretrained", "fine_tuned")
+    points: tuple[Point, ...] = Field(
+        default=("untrained", "pretrained", "fine_tuned"), min_length=1
+    )
     """Where the regression is around: fresh weights, other classes' weights with a new head, or
     weights trained on the training images."""
     targets: Literal["one_hot", "soft"] = "one_hot"
@@ -44,7 +46,7 @@ class AroundNetworkOptions(StudyOptions):
     """Images that both learn from."""
     test: int = Field(default=100, ge=1)
     """Images that both predict."""
-    steps: tuple[int, ...] = (1, 3, 10, 30, 100, 300)
+    steps: Sizes = (1, 3, 10, 30, 100, 300)
     """Full-batch steps of size `rate` / λ_max after which both are compared."""
     rate: float = Field(default=1.0, gt=0, le=1)
     """Step size in units of 1/λ_max of the full kernel."""

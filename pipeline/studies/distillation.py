@@ -1,7 +1,7 @@
 """Filter-KD beside one-hot labels, smoothing, self-distillation and an early-stopped teacher."""
 
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -43,7 +43,9 @@ class DistillationOptions(StudyOptions):
     """SGD with momentum 0.9."""
     average: float = Field(default=0.05, gt=0, le=1)
     """Weight of the newest prediction in Filter-KD's moving average."""
-    noise: tuple[float, ...] = (0.0, 0.2, 0.4)
+    noise: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        default=(0.0, 0.2, 0.4), min_length=1
+    )
     """Shares of labels that are wrong, in training and validation alike."""
     seeds: int = Field(default=3, ge=1)
     """Repetitions with other samples, noise, weights and orders."""

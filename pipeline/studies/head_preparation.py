@@ -17,7 +17,7 @@ from pipeline.registry import BenchmarkOptions, ModelOptions, build_backbone
 from pipeline.report.plots import Panel, Plot, Series
 from pipeline.studies.backbones import outputs_of, with_new_head
 from pipeline.studies.images import images_of, load_splits
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Study, StudyOptions, Times, Work
 
 
 class HeadPreparationOptions(StudyOptions):
@@ -31,7 +31,7 @@ class HeadPreparationOptions(StudyOptions):
     """A new linear head, or one with a hidden layer as wide as the features."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing while probing: the share that is spread evenly over the classes."""
-    probe_epochs: tuple[int, ...] = (0, 1, 3, 10, 30, 100)
+    probe_epochs: Times = (0, 1, 3, 10, 30, 100)
     """Lengths of probing that are compared, in epochs on stored features."""
     probe_rate: float = Field(default=0.01, gt=0)
     """Step size of probing (SGD, momentum 0.9)."""

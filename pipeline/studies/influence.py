@@ -14,7 +14,7 @@ from pipeline.report.plots import Panel, Plot, Series
 from pipeline.solvers import KernelRidge
 from pipeline.solvers.targets import CenteredTargets, class_targets
 from pipeline.studies.runs import FinishedRun
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Positions, Sizes, Study, StudyOptions, Work
 from pipeline.types import InputError
 
 
@@ -25,11 +25,11 @@ class InfluenceOptions(StudyOptions):
     """Folder of the run."""
     split: str = "id_test"
     """Split whose predictions are explained."""
-    rows: tuple[int, ...] = (0, 1, 2)
+    rows: Positions = (0, 1, 2)
     """Positions in the split that are listed one by one."""
     top: int = Field(default=5, ge=1)
     """Most helpful and most harmful training samples listed for each row."""
-    groups: tuple[int, ...] = (1, 10, 100)
+    groups: Sizes = (1, 10, 100)
     """Sizes of the most influential groups that are removed, verified by refitting."""
 
 

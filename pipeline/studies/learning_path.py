@@ -2,23 +2,29 @@
 
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from pipeline.analyses.distillation import Mixture, gaussian_mixture
 from pipeline.analyses.learning_path import predicted, step_study, train_recording, zigzag
 from pipeline.analyses.width_networks import make_network, smooth
 from pipeline.report.plots import Panel, Plot, Series
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Study, StudyOptions, Times, Work
 
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.5, math.sqrt(3) / 2))
 """Of the triangle that three class probabilities live in."""
 
 Loss = Literal["squared", "cross_entropy"]
+
+
+def _a_range(steps: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < steps[0] < steps[1]:
+        raise ValueError("a range of step sizes goes from a small one above 0 to a larger one")
+    return steps
 
 
 class LearningPathOptions(StudyOptions):
@@ -36,9 +42,9 @@ class LearningPathOptions(StudyOptions):
     """Passes over the samples."""
     learning_rate: float = Field(default=0.02, gt=0)
     """SGD with momentum 0.9."""
-    after: tuple[int, ...] = (0, 10)
+    after: Times = (0, 10)
     """Epochs after which single steps are studied."""
-    step_range: tuple[float, float] = (1e-7, 1e-4)
+    step_range: Annotated[tuple[float, float], AfterValidator(_a_range)] = (1e-7, 1e-4)
     """Smallest and largest step."""
     smooth: bool = True
     """Single steps are those of a network with GELU: the kinks of ReLU, which long steps cross,

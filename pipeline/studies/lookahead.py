@@ -15,11 +15,11 @@ from pipeline.analyses.full_kernel import kernel_of
 from pipeline.analyses.infinite_width import infinite_width_ntk
 from pipeline.analyses.learning_path import real_step
 from pipeline.analyses.lookahead import DensePool, LookAhead
-from pipeline.analyses.width_networks import make_network
+from pipeline.analyses.width_networks import Architecture, make_network
 from pipeline.registry import BenchmarkOptions
 from pipeline.report.plots import Panel, Plot, Series
 from pipeline.studies.images import Labelled, load_splits
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Sizes, Study, StudyOptions, Work
 
 
 class LookaheadOptions(StudyOptions):
@@ -27,9 +27,9 @@ class LookaheadOptions(StudyOptions):
 
     benchmark: BenchmarkOptions
     """Where images and classes come from."""
-    network: str = "fully_connected"
+    network: Architecture = "fully_connected"
     """Architecture."""
-    widths: tuple[int, ...] = (32, 128)
+    widths: Sizes = (32, 128)
     """Widths compared."""
     labelled: int = Field(default=40, ge=2)
     """Images that the network is trained on."""

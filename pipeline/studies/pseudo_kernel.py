@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.analyses.around import fit_around, matched_ridge
@@ -19,12 +19,12 @@ from pipeline.analyses.full_kernel import (
     kernel_of,
 )
 from pipeline.analyses.learning_path import train_recording
-from pipeline.analyses.width_networks import ARCHITECTURES, backbone_of, make_network
+from pipeline.analyses.width_networks import Architecture, backbone_of, make_network
 from pipeline.jacobian.outputs import sum_norms
 from pipeline.registry import BenchmarkOptions
 from pipeline.studies.images import Labelled, load_splits
 from pipeline.studies.pseudo_kernel_summary import Summary
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Sizes, Study, StudyOptions, Times, Work
 
 Kind = Literal["first", "sum", "random_direction"]
 OUTPUTS: dict[str, Any] = {"first": 0, "sum": "sum", "random_direction": "random_direction"}
@@ -35,13 +35,13 @@ class PseudoKernelOptions(StudyOptions):
 
     benchmark: BenchmarkOptions
     """Where images and classes come from."""
-    networks: tuple[str, ...] = tuple(ARCHITECTURES)
+    networks: tuple[Architecture, ...] = Field(default=get_args(Architecture), min_length=1)
     """Which architectures."""
-    widths: dict[str, tuple[int, ...]]
+    widths: dict[Architecture, Sizes]
     """Widths of each."""
-    epochs: tuple[int, ...] = (0, 1, 2, 5, 10)
+    epochs: Times = (0, 1, 2, 5, 10)
     """When kernels are compared; training stops at the last."""
-    kinds: tuple[Kind, ...] = ("first", "sum", "random_direction")
+    kinds: tuple[Kind, ...] = Field(default=("first", "sum", "random_direction"), min_length=1)
     """Scalars that the pseudo-NTK is taken of."""
     train: int = Field(default=1_000, ge=2)
     """Images trained on."""
@@ -55,6 +55,13 @@ class PseudoKernelOptions(StudyOptions):
     """SGD with momentum 0.9 on cross-entropy."""
     seeds: int = Field(default=3, ge=1)
     """Networks of each width."""
+
+    @model_validator(mode="after")
+    def _every_network_has_widths(self) -> Self:
+        missing = sorted(set(self.networks) - set(self.widths))
+        if missing:
+            raise ValueError(f"widths of {', '.join(missing)} are missing")
+        return self
 
 
 def run(options: PseudoKernelOptions, work: Work) -> Findings:

@@ -1,6 +1,6 @@
 """What many networks say about the pseudo-NTK: means over seeds, fitted exponents, plots."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,12 @@ def _key(name: str) -> Value:
 
 def _missed(name: str) -> Value:
     """|pseudo − full| / full of a figure that both kernels have."""
-    return lambda row: abs(row[f"{name}_pseudo"] / row[f"{name}_full"] - 1)
+
+    def value(row: Row) -> float | None:
+        pseudo, full = row[f"{name}_pseudo"], row[f"{name}_full"]
+        return None if pseudo is None or full is None else abs(pseudo / full - 1)
+
+    return value
 
 
 COLUMNS: dict[str, Value] = {
@@ -30,6 +35,7 @@ COLUMNS: dict[str, Value] = {
     "drift": _key("drift"),
     "λ_max differs": _missed("lambda_max"),
     "λ_min differs": _missed("lambda_min"),
+    "condition differs": _missed("condition"),
     "outputs differ, raw": _key("regression_difference_raw"),
     "outputs differ": _key("regression_difference_matched"),
     "accuracy pseudo": _key("accuracy_pseudo"),
@@ -46,7 +52,7 @@ class Summary:
 
     rows: Sequence[Row]
     networks: Sequence[str]
-    widths: dict[str, tuple[int, ...]]
+    widths: Mapping[Any, Sequence[int]]
     epochs: Sequence[int]
     kinds: Sequence[str]
 
@@ -111,10 +117,11 @@ class Summary:
                 self._panels("norms differ", "|‖Θ‖ − ‖Θ̂⊗I‖| / ‖Θ‖"),
             ),
             Plot(
-                "spectrum", "Extreme eigenvalues, pseudo against full", f"{caption} {last}.",
+                "spectrum", "Largest eigenvalue and condition number, pseudo against full",
+                f"{caption} {last}.",
                 [
-                    self._panel(name, "relative difference", self.epochs[-1], name[:5])
-                    for name in ("λ_max differs", "λ_min differs")
+                    self._panel(f"{name} differs", "relative difference", self.epochs[-1], name)
+                    for name in ("λ_max", "condition")
                 ],
             ),
             Plot(

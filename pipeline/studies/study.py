@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import psutil
+from pydantic import AfterValidator, Field
 
 from pipeline.artefact import read_json, write_json
 from pipeline.config import Options
@@ -31,6 +32,28 @@ from pipeline.stages.job import Progress
 logger = logging.getLogger(__name__)
 
 ANALYSIS = "analysis.json"
+
+Numbers = TypeVar("Numbers", bound=tuple[float, ...])
+
+
+def _ascending(values: Numbers) -> Numbers:
+    if list(values) != sorted(set(values)):
+        raise ValueError("numbers go up, each once")
+    return values
+
+
+Positions = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+"""Places counted from 0, one at least."""
+Times = Annotated[Positions, AfterValidator(_ascending)]
+"""Epochs or steps from 0, going up."""
+Sizes = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1), AfterValidator(_ascending)
+]
+"""Widths or counts from 1, going up."""
+Rates = Annotated[
+    tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1), AfterValidator(_ascending)
+]
+"""Step sizes, going up."""
 
 
 class StudyOptions(Options):

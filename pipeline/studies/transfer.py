@@ -21,7 +21,7 @@ from pipeline.solvers.operator import DenseKernel
 from pipeline.solvers.targets import class_targets
 from pipeline.studies.backbones import features_of, outputs_of, with_new_head
 from pipeline.studies.images import Labelled, images_of, load_splits
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Rates, Study, StudyOptions, Work
 from pipeline.types import InputError
 
 PREDICTORS = ("label alignment", "GCV", "leave-one-out, %", "probe, %")
@@ -43,7 +43,7 @@ class TransferOptions(StudyOptions):
     """Parameters kept of each."""
     tune_epochs: int = Field(default=5, ge=1)
     """Epochs of the fine-tuning that is the truth."""
-    tune_rates: tuple[float, ...] = (0.01,)
+    tune_rates: Rates = (0.01,)
     """First step sizes; the best on validation counts."""
     split: str = "id_test"
     """Where the truth is measured."""

@@ -71,3 +71,25 @@ def test_look_ahead_ranks_candidates_as_retraining_does(study, tmp_path):
     [row] = findings(tmp_path, "lookahead")["table"]
     assert row["full: Spearman"] > 0.5
     assert set(row) >= {"SGD step: Spearman", "retraining, s"}
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("pseudo_kernel", "networks=[resnet]", "widths of resnet are missing"),
+        ("pseudo_kernel", "networks=[perceptron]", "networks"),
+        ("pseudo_kernel", "epochs=[2, 1]", "numbers go up"),
+        ("pseudo_kernel", "rows=100000", "the split has"),
+        ("around_network", "steps=[]", "steps"),
+        ("around_network", "benchmark={kind: diggits}", "diggits"),
+        ("lookahead", "network=transformer", "network"),
+        ("learning_path", "step_range=[1.0, 0.1]", "goes from a small one"),
+        ("distillation", "noise=[1.5]", "noise"),
+    ],
+)
+def test_a_mistake_in_a_config_is_one_message(study, name, override, message):
+    quick = "pseudo_kernel_quick" if name == "pseudo_kernel" else None
+    code, printed = study(name, override, config=quick)
+    assert code == 2, printed
+    assert message in printed
+    assert "Traceback" not in printed
