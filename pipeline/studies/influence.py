@@ -18,6 +18,10 @@ from pipeline.studies.study import Findings, Positions, Sizes, Study, StudyOptio
 from pipeline.types import InputError
 
 
+RANKS = 60
+"""Points of a curve over ranks."""
+
+
 class InfluenceOptions(StudyOptions):
     """Influence in a finished run's kernel machine."""
 
@@ -117,11 +121,9 @@ class _Case:
 def _plots(
     options: InfluenceOptions, found: dict[str, Any], groups: list[dict[str, Any]]
 ) -> list[Plot]:
-    curves = []
-    for row in options.rows:
-        changes = found[f"row_{row}"]["sorted"]
-        ranks = [float(i) for i in range(1, len(changes) + 1)]
-        curves.append(Series(f"row {row} of {options.split}", ranks, changes))
+    sides = [
+        _ranked(options, found, sign, title) for sign, title in ((1, "for it"), (-1, "against it"))
+    ]
     verified = [
         Series(f"{group['size']} removed", group["predicted"], group["refitted"], style="points")
         for group in groups
@@ -131,7 +133,7 @@ def _plots(
             "influence",
             "What each training sample adds to a prediction",
             "Change of the predicted class's score if a sample had been left out; exact.",
-            [Panel("training samples, sorted", "added to the score", curves)],
+            sides,
         ),
         Plot(
             "groups",
@@ -140,6 +142,23 @@ def _plots(
             [Panel("by the formula", "by refitting", verified)],
         ),
     ]
+
+
+def _ranked(options: InfluenceOptions, found: dict[str, Any], sign: int, title: str) -> Panel:
+    """Changes of one sign by rank, the strongest first, at evenly spaced ranks of a log axis."""
+    curves = []
+    for row in options.rows:
+        changes = sign * np.array(found[f"row_{row}"]["sorted"][::sign])
+        changes = changes[changes > 0]
+        if len(changes) == 0:
+            continue
+        ranks = np.unique(np.geomspace(1, len(changes), RANKS).astype(int))
+        label = f"row {row} of {options.split.replace('_', ' ')}"
+        curves.append(Series(label, ranks.astype(float).tolist(), changes[ranks - 1].tolist()))
+    return Panel(
+        "training samples, the strongest first", "change of the score", curves, xlog=True,
+        ylog=True, title=title,
+    )  # fmt: skip
 
 
 STUDY = Study(InfluenceOptions, run)
