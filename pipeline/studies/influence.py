@@ -17,7 +17,6 @@ from pipeline.studies.runs import FinishedRun
 from pipeline.studies.study import Findings, Positions, Sizes, Study, StudyOptions, Work
 from pipeline.types import InputError
 
-
 RANKS = 60
 """Points of a curve over ranks."""
 

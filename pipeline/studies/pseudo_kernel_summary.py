@@ -1,6 +1,6 @@
 """What many networks say about the pseudo-NTK: means over seeds, fitted exponents, plots."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,22 +149,40 @@ class Summary:
     def _panel(
         self, column: str, label: str, epoch: int, title: str, *, ylog: bool = True
     ) -> Panel:
-        series = []
-        for name in self.networks:
-            at = {"network": name, "epoch": epoch, "kind": self.kinds[0]}
-            found = [self.mean(COLUMNS[column], {**at, "width": w}) for w in self.widths[name]]
-            x = [float(width) for width in self.widths[name]]
-            means, errors = [mean for mean, _ in found], [error for _, error in found]
-            series.append(Series(name.replace("_", " "), x, means, errors))
-        return Panel("width", label, series, xlog=True, ylog=ylog, title=title)
+        lines = {
+            name: {
+                float(width): self.mean(COLUMNS[column], {**at, "width": width})
+                for width in self.widths[name]
+            }
+            for name, at in self._networks(epoch=epoch)
+        }
+        return Panel("width", label, _series(lines), xlog=True, ylog=ylog, title=title)
 
     def _drift(self) -> Panel:
         """Over epochs, at the largest width of each network."""
-        series = []
+        lines = {
+            name: {
+                float(epoch): self.mean(
+                    COLUMNS["drift"], {**at, "epoch": epoch, "width": self.widths[name][-1]}
+                )
+                for epoch in self.epochs
+            }
+            for name, at in self._networks()
+        }
+        return Panel("epoch", "‖K_t − K_0‖ / ‖K_0‖", _series(lines))
+
+    def _networks(self, **at: Any) -> Iterator[tuple[str, Row]]:
+        """Every network with its coordinates for the first kind."""
         for name in self.networks:
-            at = {"network": name, "kind": self.kinds[0], "width": self.widths[name][-1]}
-            found = [self.mean(COLUMNS["drift"], {**at, "epoch": epoch}) for epoch in self.epochs]
-            means, errors = [mean for mean, _ in found], [error for _, error in found]
-            epochs = [float(epoch) for epoch in self.epochs]
-            series.append(Series(name.replace("_", " "), epochs, means, errors))
-        return Panel("epoch", "‖K_t − K_0‖ / ‖K_0‖", series)
+            yield name, {"network": name, "kind": self.kinds[0], **at}
+
+
+def _series(lines: Mapping[str, Mapping[float, tuple[float, float]]]) -> list[Series]:
+    """A line a network through (mean, standard error) over x; infinite means are left out."""
+    series = []
+    for name, points in lines.items():
+        drawn = [(x, mean, error) for x, (mean, error) in points.items() if np.isfinite(mean)]
+        if drawn:
+            xs, means, errors = (list(values) for values in zip(*drawn, strict=True))
+            series.append(Series(name.replace("_", " "), xs, means, errors))
+    return series
