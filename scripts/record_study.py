@@ -40,8 +40,9 @@ def recorded(folder: Path) -> str:
         "study": found["study"],
         "command": f"entk analyse {command_of(found)} configs/analyses/{folder.name}.yaml",
         "options": yaml.safe_load(portable((folder / "config.yaml").read_text())),
-        "seconds_of_cells": round(sum(cell.get("seconds", 0.0) for cell in cells), 1),
+        "seconds_of_cells": round(sum(cell["seconds"] for cell in cells), 1),
         "notes": found["notes"],
+        "numbers": rounded(found["numbers"]),
     }
     lines = [f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}," for key, value in
              head.items()]  # fmt: skip

@@ -56,14 +56,15 @@ def run(options: HeadPreparationOptions, work: Work) -> Findings:
     case = _Case(options)
     makers = {f"probe_{epochs}": partial(case.row, epochs) for epochs in options.probe_epochs}
     table = list(work.cells(makers).values())
+    missed = max(row["missed share"] for row in table)
     best = max(table, key=lambda row: row["val, %"])
     notes = [
         f"validation advises to probe for {best['probe epochs']} epochs "
         f"({best['val, %']:.1f} % on val)",
-        "first-order feature changes miss the real ones by "
-        f"{max(row['missed share'] for row in table):.1%} at most",
+        f"first-order feature changes miss the real ones by {missed:.1%} at most",
     ]
-    return Findings(table, _plots(options, table), notes)
+    numbers = {"advised epochs": float(best["probe epochs"]), "largest missed share": missed}
+    return Findings(table, _plots(options, table), notes, numbers)
 
 
 class _Case:

@@ -50,7 +50,7 @@ def run(options: InfluenceOptions, work: Work) -> Findings:
         f"removing groups of {', '.join(map(str, options.groups))} rows: predicted and refitted "
         f"scores differ by at most {worst:.1e}"
     )
-    return Findings(listed, _plots(options, found, groups), [note])
+    return Findings(listed, _plots(options, found, groups), [note], {"worst difference": worst})
 
 
 class _Case:

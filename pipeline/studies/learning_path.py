@@ -72,7 +72,9 @@ def run(options: LearningPathOptions, work: Work) -> Findings:
         f"they turn back by {paths['hard_turn']:.3f} on average, the others by "
         f"{paths['easy_turn']:.3f}"
     )
-    return Findings([_row(row) for row in table], [_steps_plot(table), _paths_plot(paths)], [note])
+    numbers = {name: float(paths[name]) for name in ("hard", "hard_turn", "easy_turn")}
+    plots = [_steps_plot(table), _paths_plot(paths)]
+    return Findings([_row(row) for row in table], plots, [note], numbers)
 
 
 def _data(options: LearningPathOptions) -> tuple[Mixture, Tensor]:

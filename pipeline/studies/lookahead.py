@@ -72,7 +72,20 @@ def run(options: LookaheadOptions, work: Work) -> Findings:
         for width in options.widths
         for seed in range(options.seeds)
     ]
-    return Findings(table, [_plot(options, found)])
+    numbers = {
+        f"{kind}: Spearman, width {width}": _mean(
+            [row[f"{kind}: Spearman"] for row in table if row["width"] == width]
+        )
+        for kind in _kinds(options)
+        for width in options.widths
+    }
+    for kind in (*_kinds(options), "retraining"):
+        numbers[f"{kind}, s"] = _mean([row[f"{kind}, s"] for row in table])
+    return Findings(table, [_plot(options, found)], numbers=numbers)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _cell(options: LookaheadOptions, data: Labelled, width: int, seed: int) -> dict[str, Any]:

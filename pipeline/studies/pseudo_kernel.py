@@ -84,7 +84,13 @@ def run(options: PseudoKernelOptions, work: Work) -> Findings:
     caption = (
         f"Pseudo-NTK of the {options.kinds[0]} logit on {options.rows} images; bars over seeds."
     )
-    return Findings(summary.table(), summary.plots(caption), summary.notes())
+    laws = summary.exponents()
+    notes = [
+        f"{name}: error falls with width to the power {law.exponent:.2f} ± {law.stderr:.2f}"
+        for name, law in laws.items()
+    ]
+    numbers = {name: law.exponent for name, law in laws.items()}
+    return Findings(summary.table(), summary.plots(caption), [*notes, summary.bound()], numbers)
 
 
 def _cell(

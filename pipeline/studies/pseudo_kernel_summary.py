@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.analyses.full_kernel import power_law
+from pipeline.analyses.full_kernel import PowerLaw, power_law
 from pipeline.report.plots import Panel, Plot, Series
 
 Row = dict[str, Any]
@@ -80,26 +80,27 @@ class Summary:
         spread = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
         return float(np.mean(values)), spread
 
-    def notes(self) -> list[str]:
-        """The exponent in width of every network, and how far above the error the bound lies."""
-        notes = []
-        for name in self.networks:
+    def exponents(self) -> dict[str, PowerLaw]:
+        """How the first kind's error goes with width, by network and first or last epoch."""
+        laws = {}
+        for name, at in self._networks():
+            if len(self.widths[name]) < 3:
+                continue
             for epoch in (self.epochs[0], self.epochs[-1]):
-                at = {"network": name, "epoch": epoch, "kind": self.kinds[0]}
-                errors = [self._over_width("error", at, w) for w in self.widths[name]]
-                if len(errors) < 3:
-                    continue
-                law = power_law(self.widths[name], errors)
-                notes.append(
-                    f"{name}, epoch {epoch}: error falls with width to the power "
-                    f"{law.exponent:.2f} ± {law.stderr:.2f}"
-                )
+                place = {**at, "epoch": epoch}
+                errors = [self._over_width("error", place, w) for w in self.widths[name]]
+                laws[f"{name}, epoch {epoch}"] = power_law(self.widths[name], errors)
+        return laws
+
+    def bound(self) -> str:
+        """How far above the error the talk's bound lies."""
         above = [row["bound"] / row["relative_error"] for row in self.rows if row["bound"]]
-        notes.append(
+        if not above:
+            return "the bound says nothing: no trace between the first two images is positive"
+        return (
             f"the bound (one pair of images, 95 %) lies {min(above):.0f} to {max(above):.0f} times "
             "above the error"
         )
-        return notes
 
     def _over_width(self, column: str, at: Row, width: int) -> float:
         return self.mean(COLUMNS[column], {**at, "width": width})[0]

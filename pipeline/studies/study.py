@@ -72,6 +72,8 @@ class Findings:
     plots: list[Plot]
     notes: list[str] = field(default_factory=list)
     """Sentences that the reader must know."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """What was found, in few numbers by name: exponents, correlations, worst differences."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def run_study(
             "study": type(options).__name__.removesuffix("Options"),
             "table": found.table,
             "notes": found.notes,
+            "numbers": found.numbers,
             "plots": [asdict(plot) for plot in found.plots],
         }
         write_json(folder.path / ANALYSIS, result)

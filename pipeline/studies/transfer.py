@@ -60,7 +60,14 @@ def run(options: TransferOptions, work: Work) -> Findings:
     makers = {name: partial(_cell, options, data, name) for name in options.models}
     found = work.cells(makers)
     table = [{"backbone": name, **row["figures"]} for name, row in found.items()]
-    return Findings(table, _plots(found, table), _notes(table))
+    ranks = {name: _correlations(name, table) for name in PREDICTORS}
+    notes = [
+        f"{name.removesuffix(', %')} ranks {len(table)} backbones with Spearman {rho:.2f}, "
+        f"Kendall {tau:.2f} to fine-tuning"
+        for name, (rho, tau) in ranks.items()
+    ]
+    numbers = {f"Spearman, {name.removesuffix(', %')}": rho for name, (rho, _) in ranks.items()}
+    return Findings(table, _plots(found, table), notes, numbers)
 
 
 def _cell(options: TransferOptions, data: dict[str, Labelled], name: str) -> dict[str, Any]:
@@ -131,18 +138,13 @@ def _curves(K: np.ndarray, Y: Any, k: int) -> dict[str, list[float]]:
     return {"sizes": [float(s) for s in sizes], "predicted": list(predicted), "measured": measured}
 
 
-def _notes(table: list[dict[str, Any]]) -> list[str]:
+def _correlations(predictor: str, table: list[dict[str, Any]]) -> tuple[float, float]:
+    """Spearman's and Kendall's rank correlation with fine-tuning."""
+    sign = -1 if predictor == "GCV" else 1
+    values = [sign * row[predictor] for row in table]
     truth = [row["fine-tuned, %"] for row in table]
-    notes = []
-    for name in PREDICTORS:
-        sign = -1 if name == "GCV" else 1
-        values = [sign * row[name] for row in table]
-        rho, tau = stats.spearmanr(values, truth), stats.kendalltau(values, truth)
-        notes.append(
-            f"{name.removesuffix(', %')} ranks {len(table)} backbones with Spearman "
-            f"{float(rho.statistic):.2f}, Kendall {float(tau.statistic):.2f} to fine-tuning"
-        )
-    return notes
+    rho, tau = stats.spearmanr(values, truth), stats.kendalltau(values, truth)
+    return float(rho.statistic), float(tau.statistic)
 
 
 def _plots(found: dict[str, Any], table: list[dict[str, Any]]) -> list[Plot]:

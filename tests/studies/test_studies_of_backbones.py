@@ -38,6 +38,19 @@ def test_similarity_has_a_parameter_cosine_within_one_architecture(study, tmp_pa
     assert 0 < rows["seed 0", "relu"]["kernel alignment"] < 1
 
 
+def test_one_network_is_compared_on_two_tasks(study, tmp_path):
+    code, printed = study(
+        "similarity", "rows=30", "models={net: {kind: small_cnn}}",
+        "tasks={other digits: {kind: digits, seed: 1}}", config="similarity_quick",
+    )  # fmt: skip
+    assert code == 0, printed
+    [row] = findings(tmp_path, "similarity_quick")["table"]
+    assert (row["a"], row["b"]) == ("net", "net on other digits")
+    assert row["kernel alignment"] is None
+    assert 0 < row["parameter cosine"] < 1
+    assert 0 < row["Task2Vec"] < 1
+
+
 def test_backbones_are_ranked_before_they_are_tuned(study, tmp_path):
     code, printed = study("transfer", "train=100", "tune_epochs=1", config="transfer_quick")
     assert code == 0, printed
