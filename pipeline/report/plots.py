@@ -113,8 +113,15 @@ def _plain_numbers(axes: Axes, panel: Panel) -> None:
     for axis, logged in ((axes.xaxis, panel.xlog), (axes.yaxis, panel.ylog)):
         low, high = axis.get_view_interval()
         if logged and low > READABLE[0] and high < READABLE[1]:
-            axis.set_major_formatter(LogFormatter())
-            axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+            axis.set_major_formatter(_WrittenOut())
+            axis.set_minor_formatter(_WrittenOut(minor_thresholds=(1.5, 0.5)))
+
+
+class _WrittenOut(LogFormatter):
+    """Labels where matplotlib would have some, as plain decimals."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def _draw_series(axes: Axes, line: Series, number: int) -> None:
