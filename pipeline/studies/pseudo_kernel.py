@@ -89,7 +89,7 @@ def run(options: PseudoKernelOptions, work: Work) -> Findings:
         f"{name}: error falls with width to the power {law.exponent:.2f} ± {law.stderr:.2f}"
         for name, law in laws.items()
     ]
-    numbers = {name: law.exponent for name, law in laws.items()}
+    numbers = {name: law.exponent for name, law in laws.items()} | summary.gains()
     return Findings(summary.table(), summary.plots(caption), [*notes, summary.bound()], numbers)
 
 

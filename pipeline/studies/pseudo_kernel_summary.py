@@ -92,6 +92,15 @@ class Summary:
                 laws[f"{name}, epoch {epoch}"] = power_law(self.widths[name], errors)
         return laws
 
+    def gains(self) -> dict[str, float]:
+        """Accuracy of the pseudo-NTK's regression minus the full one's, mean over all networks."""
+        gain = {}
+        for kind in self.kinds:
+            pseudo = self.mean(COLUMNS["accuracy pseudo"], {"kind": kind})[0]
+            full = self.mean(COLUMNS["accuracy full"], {"kind": kind})[0]
+            gain[f"gain in accuracy, {kind}"] = pseudo - full
+        return gain
+
     def bound(self) -> str:
         """How far above the error the talk's bound lies."""
         above = [row["bound"] / row["relative_error"] for row in self.rows if row["bound"]]

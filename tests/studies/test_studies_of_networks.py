@@ -20,7 +20,7 @@ def test_pseudo_and_full_kernels_are_compared_over_widths(study, tmp_path):
     found = findings(tmp_path, "pseudo_kernel_quick")
     assert {row["width"] for row in found["table"]} == {4, 8, 16}
     assert all(row["error"] > 0 for row in found["table"])
-    assert set(found["numbers"]) == {"convnet, epoch 0", "convnet, epoch 1"}
+    assert {"convnet, epoch 0", "convnet, epoch 1"} <= set(found["numbers"])
 
 
 def test_regression_follows_the_network_at_first(study, tmp_path):
