@@ -36,11 +36,12 @@ def recorded(folder: Path) -> str:
     """One JSON text, a row of the table on every line."""
     found = json.loads((folder / "analysis.json").read_text())
     cells = [json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")]
+    seconds = [cell.get("seconds") for cell in cells]
     head = {
         "study": found["study"],
         "command": f"entk analyse {command_of(found)} configs/analyses/{folder.name}.yaml",
         "options": yaml.safe_load(portable((folder / "config.yaml").read_text())),
-        "seconds_of_cells": round(sum(cell["seconds"] for cell in cells), 1),
+        "seconds_of_cells": None if None in seconds else round(sum(seconds), 1),
         "notes": found["notes"],
         "numbers": rounded(found["numbers"]),
     }
