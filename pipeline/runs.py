@@ -11,6 +11,9 @@ runs/NAME/
   features.json     where the features of each split lie in the cache
   kernel/  fit/METHOD/  curves/METHOD/  predictions/METHOD/  baselines/METHOD/
   columns/          scores over the number of kept parameters
+  spectrum/         K's eigenvalues, and the effective dimension over the ridges
+  comparisons/      intervals, paired differences, agreement, reliability, effective robustness
+  mistakes/         the most confident mistakes, and the training samples behind them
   metrics.json      the results; no timing in it
   timing.json       seconds, rates, bytes of each stage
   report.md  report.html
@@ -116,6 +119,21 @@ class RunFolder:
     def columns(self) -> Path:
         """Scores over the number of kept parameters."""
         return self.path / "columns"
+
+    @property
+    def spectrum(self) -> Path:
+        """K's eigenvalues, and the effective dimension over the ridges."""
+        return self.path / "spectrum"
+
+    @property
+    def comparisons(self) -> Path:
+        """Methods beside each other: intervals, differences, agreement, calibration."""
+        return self.path / "comparisons"
+
+    @property
+    def mistakes(self) -> Path:
+        """The most confident mistakes, with their images."""
+        return self.path / "mistakes"
 
     def predictions(self, method: str) -> Path:
         """A method's scores, one file a split."""

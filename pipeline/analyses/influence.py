@@ -37,8 +37,7 @@ class InfluenceMachine:
 
     def contributions(self, K_cross: Array, output: Int[Tensor, " m"]) -> Float[Tensor, "m n"]:
         """k(x, xᵢ) αᵢ for one output of each row x: they add up to its prediction."""
-        chosen = _chosen(output, self.dual_weights)
-        return as_tensor(K_cross).to(self.factor) * chosen
+        return contributions(as_tensor(K_cross).to(self.factor), self.dual_weights, output)
 
     def leave_one_out(self, K_cross: Array, output: Int[Tensor, " m"]) -> Float[Tensor, "m n"]:
         """f(x) − f₋ᵢ(x) for one output of each row x: what training on sample i added."""
@@ -79,6 +78,13 @@ def influence_machine(K: Array, Y: Array, ridge: float) -> InfluenceMachine:
     check_targets(operator, targets)
     factor = cholesky_factor(operator, ridge)
     return InfluenceMachine(factor, torch.cholesky_solve(targets, factor))
+
+
+def contributions(
+    K_cross: Float[Tensor, "m n"], dual_weights: Float[Tensor, "n k"], output: Int[Tensor, " m"]
+) -> Float[Tensor, "m n"]:
+    """k(x, xᵢ) αᵢ for one output of each row x, from dual weights alone: no factor of K."""
+    return K_cross * _chosen(output, dual_weights)
 
 
 def _chosen(output: Int[Tensor, " m"], values: Float[Tensor, "n k"]) -> Float[Tensor, "m n"]:

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from pipeline.estimator.inputs import as_inputs, as_labels, refuse_other_length
 from pipeline.estimator.machine import Machine, leave_one_out_scores
-from pipeline.metrics import fit_temperature
+from pipeline.metrics.calibration import fit_temperature
 from pipeline.solvers.select import accuracy
 from pipeline.solvers.targets import class_targets
 from pipeline.types import InputError

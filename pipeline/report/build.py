@@ -1,7 +1,7 @@
 """``report.html`` and ``report.md`` of one run, and the page that compares several."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,41 @@ from markupsafe import Markup
 
 from pipeline.artefact import atomic_path
 from pipeline.report import results, words
-from pipeline.report.figures import Drawn, all_figures, comparison_figure
+from pipeline.report.drawing import Drawn
+from pipeline.report.gallery import galleries, gallery_method
 from pipeline.report.record import Run, read_run, short_digest
+from pipeline.report.sections import Section, all_sections
+from pipeline.report.shift_figures import comparison_figure
 from pipeline.report.svg import inline_svg, png_file, svg_file
+from pipeline.report.tables import latex, metrics_csv, table_files
 from pipeline.types import InputError
 
 FIGURES = "figures"
+TABLES = "tables"
 
 
 def build_report(folder: Path) -> Path:
-    """Write ``report.md``, ``report.html`` and ``figures/`` into a run folder; the page's path.
+    """Write ``report.md``, ``report.html``, ``figures/`` and ``tables/``; the page's path.
 
     A run that is not finished gets its report too: what is missing stands in it, with the reason.
     """
     run = read_run(folder)
-    figures = all_figures(run)
-    write_figures(folder, figures)
-    content = _content(run, figures)
+    sections = all_sections(run)
+    write_figures(folder, [figure for section in sections for figure in section.figures])
+    write_tables(folder / TABLES, table_files(run))
+    content = _content(run, sections)
     _write(folder / "report.md", _environment().get_template("report.md.j2").render(content))
     page = folder / "report.html"
     _write(page, _environment().get_template("report.html.j2").render(content))
     return page
+
+
+def write_tables(folder: Path, files: Mapping[str, str]) -> None:
+    """Write tables into a folder; those of before are removed."""
+    for stale in folder.glob("*.*"):
+        stale.unlink()
+    for name, text in files.items():
+        _write(folder / name, text)
 
 
 def write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
@@ -45,6 +59,7 @@ def write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
 def compare(folders: Sequence[Path], page: Path) -> Path:
     """Write one page that sets several runs side by side; the page's path.
 
+    Beside it, under its name, lie the figures as CSV, the table as LaTeX, the chart as SVG and PNG.
     Runs on different benchmarks are refused: their accuracies do not compare.
     """
     runs = [read_run(folder) for folder in folders]
@@ -55,9 +70,15 @@ def compare(folders: Sequence[Path], page: Path) -> Path:
             "Compare them in groups."
         )
     figure = comparison_figure(runs)
+    table = results.comparison_table(runs)
+    _write(page.with_suffix(".csv"), metrics_csv(runs))
+    _write(page.with_suffix(".tex"), latex(table))
+    if figure is not None:
+        _write(page.with_suffix(".svg"), svg_file(figure.figure, figure.name))
+        _write(page.with_suffix(".png"), png_file(figure.figure))
     content = {
         "benchmark": benchmarks[0],
-        "table": results.comparison_table(runs),
+        "table": table,
         "figures": [_element(figure)] if figure else [],
         "runs": [(run, str(run.folder)) for run in runs],
         "selections": sorted({run.selection_phrase for run in runs}),
@@ -67,13 +88,24 @@ def compare(folders: Sequence[Path], page: Path) -> Path:
     return page
 
 
-def _content(run: Run, figures: Sequence[Drawn]) -> dict[str, Any]:
+def _content(run: Run, sections: Sequence[Section]) -> dict[str, Any]:
     return {
         "run": run,
         "headline": words.headline(run),
         "table": results.results_table(run),
+        "beyond": results.beyond_table(run),
         "calibration": results.calibration_table(run),
-        "figures": [_element(figure) for figure in figures],
+        "sections": [
+            {
+                "anchor": section.anchor,
+                "title": section.title,
+                "figures": [_element(figure) for figure in section.figures],
+            }
+            for section in sections
+        ],
+        "galleries": galleries(run),
+        "gallery_method": gallery_method(run),
+        "tables": f"{TABLES}/",
         "certificates": [
             (m.label, words.certificate(m)) for m in run.methods if m.fit.get("certificate")
         ],
@@ -102,10 +134,11 @@ def _stages(run: Run) -> list[dict[str, Any]]:
             "name": stage,
             "seconds": float(facts.get("seconds") or 0.0),
             "share": 100.0 * float(facts.get("seconds") or 0.0) / longest if longest else 0.0,
+            "bytes": [words.quantity(k, v) for k, v in facts.items() if "bytes" in k and v],
             "details": [
                 words.quantity(key, value)
                 for key, value in facts.items()
-                if key != "seconds" and isinstance(value, int | float | str)
+                if key != "seconds" and "bytes" not in key and isinstance(value, int | float | str)
             ],
         }
         for stage, facts in run.timing.items()

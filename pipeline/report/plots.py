@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from pipeline.report.figures import GRID, HEIGHT, HUES, MARKERS, MUTED, STYLE, WIDTH, Drawn
+from pipeline.report.drawing import GRID, HEIGHT, HUES, MARKERS, MUTED, STYLE, WIDTH, Drawn
 
 NAME_INCHES = 0.36
 """Height of a named row, two lines of small print."""

@@ -5,7 +5,7 @@ folder itself, for a half-finished run deserves a report too.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ class Method:
 
     name: str
     selected: dict[str, Any] | None = None
-    splits: dict[str, dict[str, float]] = field(default_factory=dict)
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Metrics by split; ``intervals`` among them are the bootstrap's, by metric."""
     temperature: float | None = None
     fit: dict[str, Any] = field(default_factory=dict)
     """``fit.json``, with the curves that were computed after the choice."""
@@ -63,6 +64,12 @@ class Run:
     """What the planner fixed before work started."""
     columns: list[dict[str, Any]]
     """Scores by the number of kept parameters, ascending: size, ridge, splits."""
+    spectrum: dict[str, Any]
+    """K's eigenvalues by rank, and the effective dimension over the ridges; empty if not drawn."""
+    comparisons: dict[str, Any]
+    """Intervals, paired differences, agreement, reliability, effective robustness; or empty."""
+    mistakes: dict[str, Any]
+    """The most confident mistakes by split, or empty."""
     remarks: list[tuple[str, str]]
     """Remarks on network and benchmark (``notes.json``), as (subject, remark)."""
     missing: list[str]
@@ -120,14 +127,18 @@ def read_run(folder: Path) -> Run:
     metrics = _read(paths.metrics, read_json, missing, "evaluation has not run, no cell is filled")
     timing = _read(paths.timing, read_json, missing, "no stage has finished")
     versions = _read(paths.versions, read_json, missing, "versions and hardware are unknown")
-    methods = _methods(paths, config, metrics)
+    comparisons = _optional(paths.comparisons / "comparisons.json")
+    methods = [
+        replace(method, splits=_with_comparisons(method, comparisons))
+        for method in _methods(paths, config, metrics)
+    ]
     missing += _missing_cells(methods) if metrics else []
+    missing += _missing_pieces(paths) if metrics else []
     provenance = {
         str(file.parent.relative_to(folder)): read_json(file)
         for file in sorted(folder.glob(f"**/{PROVENANCE}"))
         if ".partial" not in str(file)
     }
-    plan = read_json(paths.plan) if paths.plan.is_file() else {}
     return Run(
         folder=folder,
         config=config,
@@ -136,8 +147,11 @@ def read_run(folder: Path) -> Run:
         versions=versions,
         methods=methods,
         provenance=provenance,
-        plan=plan,
+        plan=_optional(paths.plan),
         columns=_columns(paths.columns / "columns.json"),
+        spectrum=_optional(paths.spectrum / "spectrum.json"),
+        comparisons=comparisons,
+        mistakes=_optional(paths.mistakes / "mistakes.json"),
         remarks=_remarks(folder / "notes.json"),
         missing=missing,
     )
@@ -172,6 +186,35 @@ def _read(path: Path, reader: Any, missing: list[str], consequence: str) -> dict
 def _remarks(path: Path) -> list[tuple[str, str]]:
     subjects = read_json(path) if path.is_file() else {}
     return [(subject.capitalize(), str(n)) for subject, notes in subjects.items() for n in notes]
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _with_comparisons(method: Method, comparisons: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A method's metrics by split, with their intervals and the height above the probit line."""
+    splits: dict[str, dict[str, Any]] = {}
+    for split, facts in method.splits.items():
+        compared = comparisons.get("splits", {}).get(split, {})
+        heights = comparisons.get("effective_robustness", {}).get(split, {}).get("methods", {})
+        splits[split] = {**facts, "intervals": compared.get("intervals", {}).get(method.name, {})}
+        if method.name in heights:
+            splits[split]["effective_robustness"] = heights[method.name]
+    return splits
+
+
+def _missing_pieces(paths: RunFolder) -> list[str]:
+    """What a finished evaluation would have been followed by."""
+    followed = {
+        paths.comparisons: "no intervals, differences, reliability diagrams or probit line",
+        paths.spectrum: "no spectrum of K",
+    }
+    return [
+        f"{path.name} has not run: {consequence}. Repeat `entk run` with this folder's config."
+        for path, consequence in followed.items()
+        if not path.is_dir()
+    ]
 
 
 def _columns(path: Path) -> list[dict[str, Any]]:

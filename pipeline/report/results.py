@@ -7,7 +7,17 @@ from pipeline.report.record import METHOD_LABELS, Method, Run, ordered_splits, s
 from pipeline.report.words import described
 
 LOWER_IS_BETTER = frozenset({"nll", "nll_raw", "ece", "ece_raw", "brier", "mse"})
-PERCENT = frozenset({"accuracy", "balanced_accuracy", "ece", "ece_raw", "coverage"})
+PERCENT = frozenset(
+    {
+        "accuracy",
+        "balanced_accuracy",
+        "worst_group_accuracy",
+        "ece",
+        "ece_raw",
+        "coverage",
+        "effective_robustness",
+    }
+)
 STANDARD_ERRORS = {"accuracy": "stderr", "mse": "stderr", "nll": "nll_stderr"}
 METRIC_LABELS = {
     "accuracy": "accuracy, %",
@@ -17,6 +27,9 @@ METRIC_LABELS = {
     "ece": "ECE, %",
     "ece_raw": "ECE at T = 1, %",
     "brier": "Brier",
+    "worst_group_accuracy": "worst-group accuracy, %",
+    "auroc": "AUROC",
+    "effective_robustness": "effective robustness, points",
     "mse": "MSE",
     "coverage": "coverage, %",
 }
@@ -41,6 +54,8 @@ class Cell:
     stderr: str = ""
     """Its standard error, in the same unit; empty where there is none."""
     best: bool = False
+    interval: str = ""
+    """Its bootstrap interval, in the same unit; empty where there is none."""
 
     def __str__(self) -> str:
         return f"{self.text} ± {self.stderr}" if self.stderr else self.text
@@ -108,6 +123,20 @@ def calibration_table(run: Run) -> Table:
     return Table(columns, rows, [])
 
 
+def beyond_table(run: Run) -> Table:
+    """What accuracy alone hides: balance, the worst domain, ranking, effective robustness."""
+    names = ("balanced_accuracy", "worst_group_accuracy", "auroc", "effective_robustness")
+    columns = [
+        Column(split, name, None)
+        for split in run.splits
+        if split != "val"
+        for name in names
+        if any(name in m.splits.get(split, {}) for m in run.methods)
+    ]
+    rows = [replace(row, detail="") for row in _rows([run], columns)]
+    return Table(columns, rows, [])
+
+
 def published_rows(benchmark: str, columns: list[Column]) -> list[Row]:
     """The poster's rows for this benchmark, where it has any."""
     values = PUBLISHED.get(benchmark, {})
@@ -121,6 +150,8 @@ def published_rows(benchmark: str, columns: list[Column]) -> list[Row]:
 
 def number(value: float, metric: str) -> str:
     """A metric's value in the unit of its column."""
+    if metric == "effective_robustness":
+        return f"{100.0 * value:+.1f}".replace("-", "−")
     return f"{100.0 * value:.1f}" if metric in PERCENT else f"{value:.3f}"
 
 
@@ -156,11 +187,14 @@ def _cell(method: Method, column: Column, best: float | None) -> Cell:
     value = method.splits.get(column.split, {}).get(column.metric)
     if value is None:
         return EMPTY
-    stderr = method.splits[column.split].get(STANDARD_ERRORS.get(column.metric, ""))
+    facts = method.splits[column.split]
+    stderr = facts.get(STANDARD_ERRORS.get(column.metric, ""))
+    interval = facts.get("intervals", {}).get(column.metric)
     return Cell(
         number(value, column.metric),
         "" if stderr is None else number(stderr, column.metric),
         best=value == best,
+        interval="" if interval is None else " – ".join(number(v, column.metric) for v in interval),
     )
 
 

@@ -7,20 +7,20 @@ import re
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from pipeline.report import figures
+from pipeline.report import drawing
 
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 PAGE_COLOURS = {
-    figures.INK: "--ink",
-    figures.MUTED: "--muted",
-    figures.GRID: "--grid",
-    figures.BLUE: "--blue",
-    figures.VERMILLION: "--vermillion",
-    figures.GREEN: "--green",
-    figures.ORANGE: "--orange",
-    figures.PURPLE: "--purple",
-    figures.SKY: "--sky",
+    drawing.INK: "--ink",
+    drawing.MUTED: "--muted",
+    drawing.GRID: "--grid",
+    drawing.BLUE: "--blue",
+    drawing.VERMILLION: "--vermillion",
+    drawing.GREEN: "--green",
+    drawing.ORANGE: "--orange",
+    drawing.PURPLE: "--purple",
+    drawing.SKY: "--sky",
 }
 """Each colour of a figure and the page's variable that replaces it, light or dark."""
 
@@ -29,8 +29,8 @@ def svg_file(figure: Figure, name: str) -> str:
     """The figure as an SVG document with fixed colours; equal figures give equal text."""
     buffer = io.StringIO()
     # Without a fixed salt and date, each drawing of one figure would differ.
-    with mpl.rc_context({**figures.STYLE, "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with mpl.rc_context({**drawing.STYLE, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
     return re.sub(r"font: ([\d.]+px) [^;\"]+", rf"font: \1 {FONT}", buffer.getvalue())
 
 
@@ -52,7 +52,7 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
 def png_file(figure: Figure) -> bytes:
     """The figure as PNG at 200 dots an inch on white, for slides."""
     buffer = io.BytesIO()
-    with mpl.rc_context(figures.STYLE):
+    with mpl.rc_context(drawing.STYLE):
         figure.savefig(
             buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None}
         )

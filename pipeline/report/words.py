@@ -45,14 +45,15 @@ def certificate(method: Method) -> str:
 
 
 def quantity(key: str, value: Any) -> str:
-    """One named figure with its unit, told from the ending of its name."""
-    name = key.removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")
+    """One named figure with its unit, which its name tells."""
+    words = key.split("_")
+    name = " ".join(word for word in words if word not in ("bytes", "seconds"))
     if isinstance(value, bool):
         return name if value else f"not {name}"
     if isinstance(value, int | float):
-        if key == "bytes" or key.endswith("_bytes"):
-            return f"{name} {size(value)}"
-        if key.endswith("_seconds"):
+        if "bytes" in words:
+            return f"{name} {size(value)}".strip()
+        if words[-1] == "seconds":
             return f"{name} {duration(value)}"
         text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
         return f"{name} {text}"
@@ -76,18 +77,26 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def headline(run: Run) -> dict[str, Any] | None:
-    """The kernel's result in two numbers, beside each baseline's.
+def leading_method(run: Run) -> Method | None:
+    """Of the kernel's variants the one best on the selection split.
 
-    Of the kernel's variants it is the one best on the selection split: the reader's eye is led by
-    a choice that read no test label.
+    The reader's eye is led by a choice that read no test label.
     """
-    leading = ("id_test", "ood_test")
-    complete = [m for m in run.methods if set(leading) <= set(m.splits)]
-    ours = [m for m in complete if m.name.startswith("entk")]
+    ours = [m for m in run.methods if m.name.startswith("entk") and run.selection in m.splits]
     if not ours or run.metric != "accuracy":
         return None
-    chosen = max(ours, key=lambda m: m.splits.get(run.selection, {}).get("accuracy", 0.0))
+    return max(ours, key=lambda m: m.splits[run.selection]["accuracy"])
+
+
+def headline(run: Run) -> dict[str, Any] | None:
+    """The kernel's result in two numbers, beside each baseline's."""
+    leading = ("id_test", "ood_test")
+    chosen = leading_method(run)
+    if chosen is None or not set(leading) <= set(chosen.splits):
+        return None
+    baselines = [
+        m for m in run.methods if set(leading) <= set(m.splits) and not m.name.startswith("entk")
+    ]
     return {
         "method": chosen.label,
         "tiles": [
@@ -97,8 +106,7 @@ def headline(run: Run) -> dict[str, Any] | None:
                 "stderr": f"{100 * chosen.splits[split]['stderr']:.1f}",
                 "against": [
                     (m.label, f"{_gain(chosen, m, split):+.1f}".replace("-", "−"))
-                    for m in complete
-                    if m not in ours
+                    for m in baselines
                 ],
             }
             for split in leading

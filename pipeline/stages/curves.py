@@ -43,6 +43,10 @@ TOL = 1e-3
 """Relative change of predictions between two basis sizes that a drawn curve may have."""
 
 
+DRAWN = {CONVERGED: ["ridge_curve"], STOPPED: ["curve", "planes"]}
+"""What is drawn for each machine."""
+
+
 @dataclass(frozen=True)
 class CurveTask:
     """The points of both curves, and the splits to score there."""
@@ -52,6 +56,8 @@ class CurveTask:
     """Ascending, in the config's unit."""
     stopped_ridge: float
     times: list[int]
+    plane: tuple[list[float], list[int]] | None
+    """Ridges and stopping times of the plane that the stopped machine was chosen on, if any."""
     ridge_scale: Any
     splits: list[Labelled]
     """The selection split first."""
@@ -68,15 +74,16 @@ def draw_curves(job: Job, road: KernelRoad) -> None:
         found: dict[str, dict[str, Any]] = road.run(scored_curves, curve_task(job))
         return found
 
-    for method, name in ((CONVERGED, "ridge_curve"), (STOPPED, "curve")):
+    for method, names in DRAWN.items():
         provenance = stage_provenance(
             "curves",
             fit=digest(read_json(job.folder.fit(method) / "provenance.json")),
             labels=job.labels_digest(*job.evaluated),
+            drawn=names,
         )
 
-        def make(folder: Path, name: str = name) -> Mapping[str, Any]:
-            write_json(folder / "curves.json", {name: drawn()[name]})
+        def make(folder: Path, names: list[str] = names) -> Mapping[str, Any]:
+            write_json(folder / "curves.json", {name: drawn()[name] for name in names})
             return road.take_work()
 
         run_stage(job.folder, f"curves {method}", job.folder.curves(method), provenance, make)
@@ -84,19 +91,21 @@ def draw_curves(job: Job, road: KernelRoad) -> None:
 
 def curve_task(job: Job) -> CurveTask:
     """Every ridge that was tried, and the path to the stopping time."""
+    plane = Fitted.open(job.folder, STOPPED).record.get("plane")
     records = {method: Fitted.open(job.folder, method).record for method in (CONVERGED, STOPPED)}
     return CurveTask(
         targets=targets_of(job, "train"),
         ridges=sorted(point["ridge"] for point in records[CONVERGED]["ridge_path"]),
         stopped_ridge=records[STOPPED]["selected"]["ridge"],
         times=log_spaced_iterations(POINTS, job.config.solver.max_iterations),
+        plane=None if plane is None else (plane["ridges"], plane["iterations"]),
         ridge_scale=job.config.solver.ridge_scale,
         splits=[labelled(job, split) for split in job.evaluated],
     )
 
 
 def scored_curves(view: KernelView, task: CurveTask) -> dict[str, dict[str, Any]]:
-    """Both curves: the leading metric of every split at every point.
+    """Both curves, and the plane where there is one: every split's leading metric at each point.
 
     Along the ridges the squared error of the targets too: it is what GCV predicts.
     """
@@ -104,13 +113,15 @@ def scored_curves(view: KernelView, task: CurveTask) -> dict[str, dict[str, Any]
     largest = spectrum_of(operator).lambda_max
     unit = ridge_unit(operator, task.ridge_scale, largest)
     request = PlaneRequest("nesterov", task.times, largest)
-    curves: dict[str, tuple[Filters, dict[str, Any]]] = {
+    asked: dict[str, tuple[Filters, dict[str, Any]] | None] = {
         "ridge_curve": (
             ridge_filters([ridge * unit for ridge in task.ridges]),
             {"ridges": task.ridges, "label": "ridge / mean(diag K)"},
         ),
         "curve": (request.filters([task.stopped_ridge * unit]), {"iterations": task.times}),
+        "planes": _plane(task, unit, largest),
     }
+    curves = {name: points for name, points in asked.items() if points is not None}
     rows = CrossRows(view.cross(task.splits[0].split))
     system = _system(operator, task, rows, [filters for filters, _ in curves.values()])
     scores: dict[str, dict[str, list[float]]] = {name: {} for name in curves}
@@ -125,7 +136,18 @@ def scored_curves(view: KernelView, task: CurveTask) -> dict[str, dict[str, Any]
         risks[one.split] = [-value for value in squares]
     drawn = {name: {**axis, "splits": scores[name]} for name, (_, axis) in curves.items()}
     drawn["ridge_curve"]["risks"] = risks
-    return drawn
+    return {"planes": {}, **drawn}
+
+
+def _plane(
+    task: CurveTask, unit: float, lambda_max: float
+) -> tuple[Filters, dict[str, Any]] | None:
+    """The plane's filters, iterations varying fastest, and its axes."""
+    if task.plane is None:
+        return None
+    ridges, times = task.plane
+    filters = PlaneRequest("nesterov", times, lambda_max).filters([r * unit for r in ridges])
+    return filters, {"ridges": ridges, "iterations": times}
 
 
 def _system(

@@ -21,7 +21,10 @@ def write_method_predictions(
     with new_artefact(path, provenance) as folder:
         for name, values in scores.items():
             split = job.split(name)
-            predictions = Predictions(values, split.labels, np.asarray(split.ids))
+            groups = None
+            if split.groups is not None:
+                groups = np.asarray(job.benchmark.group_names)[split.groups]
+            predictions = Predictions(values, split.labels, np.asarray(split.ids), groups=groups)
             write_predictions(folder / f"{name}.npz", predictions)
 
 

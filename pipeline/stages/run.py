@@ -13,15 +13,18 @@ from pipeline.report.build import build_report
 from pipeline.runs import RunFolder
 from pipeline.stages.baselines import run_baselines
 from pipeline.stages.columns import draw_columns
+from pipeline.stages.comparisons import compare
 from pipeline.stages.curves import draw_curves
 from pipeline.stages.features import featurize
 from pipeline.stages.fit import CONVERGED, STOPPED, fit_entk
 from pipeline.stages.job import Job, Progress, make_instrument, make_job
 from pipeline.stages.kernel import build_kernel
+from pipeline.stages.mistakes import list_mistakes
 from pipeline.stages.plan import make_plan
 from pipeline.stages.predict import predict_entk
 from pipeline.stages.pretrain import pretrain
 from pipeline.stages.road import KernelRoad
+from pipeline.stages.spectrum import draw_spectrum
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +57,11 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
                 predict_entk(job, road)
                 draw_curves(job, road)
                 draw_columns(job, road)
+                draw_spectrum(job, road)
             run_baselines(job, instrument, plan, stores)
         metrics = evaluate_methods(job)
+        compare(job, metrics)
+        list_mistakes(job, metrics)
         page = build_report(folder.path)
         folder.record_event("run_done")
         logger.info("report: %s", page)

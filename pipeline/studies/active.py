@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from pipeline.analyses.active import RULES, active_rounds, labels_of, outputs_elsewhere
 from pipeline.analyses.lookahead import LookAhead
 from pipeline.analyses.pool import StoredPool
-from pipeline.metrics import fit_temperature
+from pipeline.metrics.calibration import fit_temperature
 from pipeline.report.plots import Panel, Plot, Series
 from pipeline.solvers.cholesky import leave_one_out_residuals
 from pipeline.studies.runs import FinishedRun

@@ -10,7 +10,7 @@ from torch import nn
 from pipeline.analyses.head_probing import predicted_feature_change, start_of_tuning
 from pipeline.analyses.learning_path import loss_value, train_recording
 from pipeline.baselines.training import Recipe, train
-from pipeline.metrics import accuracy_stderr
+from pipeline.metrics.errors import accuracy_stderr
 from pipeline.models.network import Network
 from pipeline.models.options import seeded
 from pipeline.registry import BenchmarkOptions, ModelOptions, build_backbone

@@ -1,11 +1,13 @@
 """A synthetic run folder that holds every artefact the report reads."""
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.artefact import write_json
 from pipeline.config import write_yaml
@@ -92,6 +94,95 @@ def fits() -> dict[str, dict[str, Any]]:
     }
 
 
+def comparisons() -> dict[str, Any]:
+    """What the comparisons stage leaves, from a few random predictions."""
+    names = list(ACCURACY)
+    rng = np.random.default_rng(0)
+    splits = {}
+    for i, split in enumerate(N):
+        pairs = list(combinations(names, 2))
+        bins = {
+            "counts": rng.integers(0, 400, 15).tolist(),
+            "confidence": ((np.arange(15) + 0.5) / 15).tolist(),
+            "accuracy": ((np.arange(15) + 0.2) / 15).tolist(),
+        }
+        same = 0.6 + 0.4 * np.eye(len(names))
+        splits[split] = {
+            "methods": {name: {"reliability": bins, "reliability_raw": bins} for name in names},
+            "intervals": {
+                name: {"accuracy": [ACCURACY[name][i] - 0.017, ACCURACY[name][i] + 0.017]}
+                for name in names
+            },
+            "differences": [
+                {
+                    "of": a,
+                    "minus": b,
+                    "metric": "accuracy",
+                    "mean": ACCURACY[a][i] - ACCURACY[b][i],
+                    "interval": [
+                        ACCURACY[a][i] - ACCURACY[b][i] - 0.012,
+                        ACCURACY[a][i] - ACCURACY[b][i] + 0.012,
+                    ],
+                }
+                for a, b in pairs
+            ],
+            "agreement": {
+                "methods": names,
+                "same_class": same.tolist(),
+                "error_consistency": (same - 0.1).tolist(),
+            },
+        }
+    line = {"slope": 0.7, "intercept": -0.4, "correlation": 0.97, "points": 35}
+    robust = {
+        "line": line,
+        "methods": {name: 0.01 * i for i, name in enumerate(names)},
+        "ridges": {"entk": [[0.5, 0.33], [0.6, 0.36], [0.64, 0.38]]},
+    }
+    return {
+        "level": 0.95,
+        "resamples": 2000,
+        "splits": splits,
+        "effective_robustness": {"ood_test": robust},
+    }
+
+
+def spectrum() -> dict[str, Any]:
+    ridges = np.geomspace(1e-6, 10, 12)
+    return {
+        "exact": False,
+        "n": 5000,
+        "ranks": np.geomspace(1, 5000, 60).tolist(),
+        "eigenvalues": np.geomspace(1e3, 1e-4, 60).tolist(),
+        "ridges": ridges.tolist(),
+        "effective_dimension": (5000 / (1 + 1e3 * ridges)).tolist(),
+        "effective_dimension_stderr": np.full(12, 2.0).tolist(),
+    }
+
+
+def planes() -> dict[str, Any]:
+    ridges, times = np.geomspace(10, 1e-6, 8).tolist(), [1, 3, 10, 30, 100]
+    values = np.linspace(0.1, 0.6, 40).tolist()
+    return {"ridges": ridges, "iterations": times, "splits": dict.fromkeys(N, values)}
+
+
+def write_mistakes(folder: Path) -> None:
+    """One mistake on ID test and two on the shift, each taught by two samples, with images."""
+    folder.mkdir()
+    Image.new("RGB", (32, 32), "teal").save(folder / "000.png")
+    teacher = {"id": "train/7", "label": "fish", "image": "000.png", "adds": 0.0213}
+    card = {
+        "id": "test/12",
+        "label": "flowers",
+        "predicted": "fish",
+        "confidence": 0.987,
+        "label_probability": 0.004,
+        "image": "000.png",
+        "taught_by": [teacher, {**teacher, "adds": -0.001}],
+    }
+    listed = {"id_test": [card], "ood_test": [card, {**card, "image": "lost.png"}]}
+    write_json(folder / "mistakes.json", {"method": "entk", "splits": listed})
+
+
 def config(name: str, benchmark: str) -> dict[str, Any]:
     return {
         "name": name,
@@ -112,8 +203,14 @@ def write_run(
     name: str = "cifar100_superclasses",
     curves: bool = False,
 ) -> Path:
-    """A finished run; without ``curves`` it has one figure, which is quicker to draw."""
+    """A finished run; without ``curves`` it has few figures, which is quicker to draw."""
     folder.mkdir(parents=True)
+    write_json(folder / "comparisons" / "comparisons.json", comparisons())
+    (folder / "spectrum").mkdir()
+    if curves:
+        write_json(folder / "spectrum" / "spectrum.json", spectrum())
+        write_json(folder / "curves" / "entk_early_stopping" / "curves.json", {"planes": planes()})
+        write_mistakes(folder / "mistakes")
     write_yaml(folder / "config.yaml", config(name, benchmark))
     methods = {}
     for method, everything in fits().items():

@@ -68,4 +68,7 @@ def test_quantities_carry_their_units():
     assert duration(3.21) == "3.2 s"
     assert duration(3912) == "1 h 05 min"
     assert quantity("peak_bytes", 1 << 30) == "peak 1.0 GiB"
+    assert quantity("bytes_read", 1 << 30) == "read 1.0 GiB"
+    assert quantity("bytes", 1 << 30) == "1.0 GiB"
+    assert quantity("startup_seconds", 3.21) == "startup 3.2 s"
     assert quantity("rows", 13000) == "rows 13,000"

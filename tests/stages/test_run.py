@@ -109,6 +109,8 @@ def test_a_run_killed_at_any_moment_is_finished_by_the_same_command(undisturbed,
     output, _ = finished.communicate(timeout=120)
     assert finished.returncode == 0, output
     assert folder.metrics.read_bytes() == undisturbed.metrics.read_bytes()
+    compared = [run.comparisons / "comparisons.json" for run in (folder, undisturbed)]
+    assert compared[0].read_bytes() == compared[1].read_bytes()
     total = sum(FeatureStore.open(path).shards for path in stores(folder).values())
     # The shard in work when the process died may have been marked without its event.
     assert total - 1 <= len(events(folder, "shard_done")) <= total

@@ -1,24 +1,19 @@
 """From predictions on disk to the content of ``metrics.json``, for every method alike.
 
-A method's predictions are one ``<split>.npz`` per split with ``scores`` float64 (n, k), ``labels``
-(int64 (n,), or float64 (n, k) of a regression), ``ids`` str (n,) and, for a regression that has
-one, the predictive ``variance`` float64 (n, k). Which method made them is never asked.
-
 What remains to be fitted (the temperature, or a regression's variance) is fitted on the
 validation split; every other split is only scored. The result holds no timing, so that runs with
 equal predictions give equal bytes.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy import ndarray
 
 from pipeline import metrics
-from pipeline.artefact import CorruptArtefactError, atomic_path, read_arrays, read_json
+from pipeline.artefact import read_json
+from pipeline.evaluation.predictions import Predictions, rank, read_predictions, split_files
 from pipeline.types import InputError
 
 VALIDATION_SPLIT = "val"
@@ -33,52 +28,6 @@ METHOD_ORDER = (
     "scratch",
 )
 """The order of the table; methods not named here follow alphabetically."""
-
-SPLIT_ORDER = ("val", "id_test", "ood_test")
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One method's scores on one split."""
-
-    scores: ndarray
-    """float64 (n, k)"""
-    labels: ndarray
-    """int64 (n,) of a classification, float64 (n, k) of a regression"""
-    ids: ndarray
-    """str (n,)"""
-    variance: ndarray | None = None
-    """float64 (n, k): the predictive variance, in squared units of the targets"""
-
-    @property
-    def is_regression(self) -> bool:
-        """Whether the labels are real numbers."""
-        return bool(np.issubdtype(self.labels.dtype, np.floating))
-
-
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write one split's predictions, atomically; equal predictions give equal bytes."""
-    arrays = {
-        "scores": np.asarray(predictions.scores, dtype=np.float64),
-        "labels": predictions.labels,
-        "ids": np.asarray(predictions.ids, dtype=np.str_),
-    }
-    if predictions.variance is not None:
-        arrays["variance"] = np.asarray(predictions.variance, dtype=np.float64)
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-
-
-def read_predictions(path: Path) -> Predictions:
-    """The predictions in one file; a damaged or incomplete one is refused by name."""
-    arrays = read_arrays(path)
-    absent = {"scores", "labels", "ids"} - set(arrays)
-    if absent:
-        raise CorruptArtefactError(f"{path} lacks {', '.join(sorted(absent))}.")
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1:
-        raise CorruptArtefactError(f"{path} holds arrays of different lengths: {lengths}.")
-    return Predictions(arrays["scores"], arrays["labels"], arrays["ids"], arrays.get("variance"))
 
 
 def evaluate(
@@ -103,7 +52,7 @@ def evaluate(
         if methods is not None and method not in methods:
             continue
         fit = _fit(fits / method / "fit.json")
-        splits = {path.stem: read_predictions(path) for path in _split_files(predictions / method)}
+        splits = {path.stem: read_predictions(path) for path in split_files(predictions / method)}
         if not splits:
             reason = fit.get("reason") or fit.get("status") or "it has no predictions yet"
             results[method] = {"selected": fit.get("selected"), "splits": {}, "missing": reason}
@@ -140,7 +89,7 @@ def _scored_classes(splits: Mapping[str, Predictions], calibration_split: str) -
     held_out = splits[calibration_split]
     temperature = metrics.fit_temperature(held_out.scores, held_out.labels)
     scored = {
-        split: metrics.classification_metrics(found.scores, found.labels, temperature)
+        split: metrics.classification_metrics(found.scores, found.labels, temperature, found.groups)
         for split, found in splits.items()
     }
     return {"temperature": temperature, "splits": scored}
@@ -186,16 +135,7 @@ def _refuse_other_rows(
 def _methods(predictions: Path, fits: Path) -> list[str]:
     folders = [folder for root in (predictions, fits) if root.is_dir() for folder in root.iterdir()]
     names = {f.name for f in folders if f.is_dir() and not f.name.endswith(".partial")}
-    return sorted(names, key=lambda name: (_rank(METHOD_ORDER, name), name))
-
-
-def _split_files(folder: Path) -> list[Path]:
-    files = folder.glob("*.npz") if folder.is_dir() else ()
-    return sorted(files, key=lambda path: (_rank(SPLIT_ORDER, path.stem), path.stem))
-
-
-def _rank(order: tuple[str, ...], name: str) -> int:
-    return order.index(name) if name in order else len(order)
+    return sorted(names, key=lambda name: (rank(METHOD_ORDER, name), name))
 
 
 def _fit(path: Path) -> dict[str, Any]:
