@@ -16,6 +16,8 @@ from pipeline.baselines import finetune, linear_probe, lp_ft, ridge_probe, scrat
 from pipeline.config import Options, Seed, apply_overrides, expand_environment, read_yaml, validated
 from pipeline.data import (
     array_archive,
+    breeds,
+    cifar10_shifts,
     cifar100_superclasses,
     digits,
     image_folders,
@@ -35,7 +37,7 @@ from pipeline.models import (
     squeezenet,
     transformers,
 )
-from pipeline.models.head import with_head
+from pipeline.models.head import chosen_head
 from pipeline.models.network import Network
 from pipeline.planner import LimitsOptions
 from pipeline.sketch.make import SKETCH_KINDS
@@ -60,6 +62,8 @@ BENCHMARKS: dict[str, Family] = {
         cifar100_superclasses.build,
     ),
     "living17": (living17.Living17Options, living17.build),
+    "breeds": (breeds.BreedsOptions, breeds.build),
+    "cifar10_shifts": (cifar10_shifts.Cifar10ShiftsOptions, cifar10_shifts.build),
     "tiny_imagenet_superclasses": (
         tiny_imagenet_superclasses.TinyImagenetSuperclassesOptions,
         tiny_imagenet_superclasses.build,
@@ -196,6 +200,43 @@ class PretrainOptions(Options):
     """Seed of the initial weights and of the order."""
 
 
+class VariantOptions(Options):
+    """A further kernel machine in the table of the same run; it shares all that does not change."""
+
+    set: tuple[str, ...] = ()
+    """Overrides of model, sketch, features, kernel and solver, as ``--set`` takes them."""
+    heads: tuple[Seed, ...] = ()
+    """Seeds of random heads whose machines' scores are averaged: an ensemble."""
+    probe_head: bool = False
+    """Differentiate the network under the linear probe's head instead of a random one."""
+    rows: int | None = Field(default=None, ge=2)
+    """Fit the run's own kernel on its first so many training rows: no new features."""
+    penultimate: float | None = Field(default=None, gt=0)
+    """Add the penultimate activations' kernel with this weight, both with a mean diagonal of 1."""
+
+    @model_validator(mode="after")
+    def _one_idea(self) -> Self:
+        other = [key for key in self.set if not VARIED.match(key)]
+        if other:
+            raise ValueError(
+                f"{other[0]}: a variant changes model, sketch, features, kernel or solver alone"
+            )
+        asked = [self.heads, self.probe_head, self.rows, self.penultimate]
+        if sum(bool(each) for each in asked) > 1:
+            raise ValueError("give one of heads, probe_head, rows and penultimate")
+        if self.set and (self.rows or self.penultimate):
+            raise ValueError("rows and penultimate take the run's own kernel: leave out set")
+        return self
+
+    @property
+    def own_features(self) -> bool:
+        """Whether it needs features other than the run's."""
+        return self.rows is None and self.penultimate is None
+
+
+VARIED = re.compile(r"(model|sketch|features|kernel|solver)[.=]")
+
+
 class RunConfig(Options):
     """One run: every key has a default but ``benchmark`` and ``model``."""
 
@@ -210,6 +251,10 @@ class RunConfig(Options):
     solver: SolverOptions = SolverOptions()
     baselines: Annotated[tuple[BaselineOptions, ...], AfterValidator(_distinct)] = ()
     """What the kernel machine is compared with: names, or mappings with options."""
+    variants: dict[Annotated[str, AfterValidator(_folder_name)], VariantOptions] = Field(
+        default_factory=dict
+    )
+    """Further kernel machines by name: another sketch, an ensemble over heads, fewer rows."""
     selection: Literal["val", "id_test"] = "val"
     """Split on which ridge and stopping time are chosen; id_test is the papers' protocol."""
     refit: bool = False
@@ -228,6 +273,9 @@ class RunConfig(Options):
             raise ValueError("refit needs selection: val, rows that are not tested on")
         if self.refit and self.kernel.center:
             raise ValueError("refit and kernel.center exclude each other: the mean row differs")
+        taken = {"entk", "entk_early_stopping", *PROBES, *TRAINED} & set(self.variants)
+        if taken:
+            raise ValueError(f"variants need names of their own, not {', '.join(sorted(taken))}")
         head = self.model.head
         output = self.features.output
         if head.kind == "random" and isinstance(output, int) and not 0 <= output < head.outputs:
@@ -245,6 +293,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return validated(RunConfig, values, str(path))
 
 
+def variant_config(config: RunConfig, overrides: Sequence[str], name: str) -> RunConfig:
+    """The config of a variant's own features and kernel: no baselines, no further variants."""
+    values = apply_overrides(config.model_dump(mode="json"), overrides)
+    values |= {"baselines": [], "variants": {}}
+    return validated(RunConfig, values, f"variants.{name}")
+
+
 def build_backbone(options: Any) -> Network:
     """The pretrained network of a config's ``model``, with its own head."""
     network: Network = MODELS[options.kind][1](options)
@@ -253,8 +308,7 @@ def build_backbone(options: Any) -> Network:
 
 def build_network(options: Any) -> Network:
     """The network that is differentiated: the backbone with the head asked for."""
-    head = options.head
-    return with_head(build_backbone(options), head.kind, head.outputs, head.seed)
+    return chosen_head(build_backbone(options), options.head)
 
 
 def build_benchmark(options: Any) -> Benchmark:

@@ -4,7 +4,7 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from zipfile import BadZipFile
 
 import numpy as np
@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 
 from pipeline.data.split import Rows, Sample
 from pipeline.types import InputError
+
+
+@runtime_checkable
+class StoredArray(Protocol):
+    """An array in a file, read where it is needed: workers are sent its path, not its values."""
+
+    def read(self) -> NDArray[Any]:
+        """The array."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ def _read_archived(path: Path, key: str, modified: int) -> NDArray[Any]:
 class ArraySource:
     """uint8 images (n, h, w) or (n, h, w, c), or feature vectors (n, d)."""
 
-    array: NDArray[Any] | ArchivedArray
+    array: NDArray[Any] | StoredArray
     name: str
     """Prefix of the samples' ids."""
 
@@ -58,7 +67,7 @@ class ArraySource:
             )
 
     def _values(self) -> NDArray[Any]:
-        return self.array.read() if isinstance(self.array, ArchivedArray) else self.array
+        return self.array.read() if isinstance(self.array, StoredArray) else self.array
 
     def __len__(self) -> int:
         return len(self._values())

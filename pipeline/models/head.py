@@ -1,11 +1,14 @@
 """The head of a network: a new random one (the default), the pretrained one, or a fitted one."""
 
 import copy
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.config import Options, Seed
@@ -16,12 +19,36 @@ from pipeline.types import InputError
 class HeadOptions(Options):
     """Which final linear layer the features are taken through."""
 
-    kind: Literal["random", "keep"] = "random"
-    """A new head with random weights, or the one that came with the pretrained weights."""
+    kind: Literal["random", "keep", "fitted"] = "random"
+    """A new head with random weights, the one the pretrained weights came with, or a file's."""
     seed: Seed = 0
     """Seed of the random head's weights."""
     outputs: int = Field(default=1, ge=1)
-    """Outputs k of the random head; a kept head has its own."""
+    """Outputs k of the random head; others have their own."""
+    path: Path | None = None
+    """NumPy archive of a fitted head, weights (k, h) and bias (k,), as a probe's model.npz."""
+
+    @model_validator(mode="after")
+    def _file_of_a_fitted_head(self) -> Self:
+        if (self.kind == "fitted") != (self.path is not None):
+            raise ValueError("give path with kind: fitted, and only then")
+        return self
+
+
+def chosen_head(network: Network, options: HeadOptions) -> Network:
+    """``network`` with the head that the options ask for."""
+    if options.path is None:
+        kind: Literal["random", "keep"] = "keep" if options.kind == "keep" else "random"
+        return with_head(network, kind, options.outputs, options.seed)
+    try:
+        with np.load(options.path, allow_pickle=False) as archive:
+            weight, bias = (torch.from_numpy(archive[name]) for name in ("weights", "bias"))
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise InputError(
+            f"{options.path} holds no head, arrays weights (k, h) and bias (k,): {error}",
+            where="model.head.path",
+        ) from None
+    return with_head_weights(network, weight.float(), bias.float())
 
 
 def with_head(

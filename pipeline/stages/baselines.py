@@ -26,7 +26,8 @@ def run_baselines(job: Job, instrument: Instrument, plan: Plan, stores: Mapping[
     for options in job.config.baselines:
         match options:
             case LpFtOptions():
-                run_training(job, options, instrument, plan, _starting_probe(job, stores))
+                probe = _read_model(starting_probe(job, stores))
+                run_training(job, options, instrument, plan, probe)
             case FinetuneOptions() | ScratchOptions():
                 run_training(job, options, instrument, plan)
             case _:
@@ -45,15 +46,15 @@ def _probe_provenance(job: Job, options: Any, refit: bool) -> Mapping[str, Any]:
     )
 
 
-def _starting_probe(job: Job, stores: Mapping[str, Path]) -> Linear:
-    """The linear probe whose head LP-FT starts from: the run's own, where that will do.
+def starting_probe(job: Job, stores: Mapping[str, Path]) -> Path:
+    """The folder of the linear probe that a head is taken from: the run's own, where that will do.
 
-    A probe refitted with the selection rows would have seen what LP-FT is chosen on.
+    A probe refitted with the selection rows would have seen what its successor is chosen on.
     """
     asked = [o for o in job.config.baselines if isinstance(o, LinearProbeOptions)]
     if asked and not job.config.refit:
         _run_probe(job, asked[0], stores)
-        return _read_model(job.folder.fit(asked[0].kind))
+        return job.folder.fit(asked[0].kind)
     options = asked[0] if asked else LinearProbeOptions()
     path = job.folder.path / "baselines" / "lp_ft" / "probe"
 
@@ -63,7 +64,7 @@ def _starting_probe(job: Job, stores: Mapping[str, Path]) -> Linear:
         return probe.selected
 
     run_stage(job.folder, "lp_ft probe", path, _probe_provenance(job, options, False), fit)
-    return _read_model(path)
+    return path
 
 
 def _run_probe(job: Job, options: Any, stores: Mapping[str, Path]) -> None:

@@ -25,6 +25,7 @@ from pipeline.stages.predict import predict_entk
 from pipeline.stages.pretrain import pretrain
 from pipeline.stages.road import KernelRoad
 from pipeline.stages.spectrum import draw_spectrum
+from pipeline.stages.variants import refuse_impossible_variants, run_variants
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
         # Everything that can be refused is refused here, before any work: a refused config leaves
         # the folder as it was.
         plan = make_plan(job, make_instrument(config))
+        refuse_impossible_variants(job, plan)
         folder.write_config(config.model_dump(mode="json"))
         folder.record_event("run_started", name=config.name)
         write_json(folder.plan, plan.to_json())
@@ -59,6 +61,7 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
                 draw_columns(job, road)
                 draw_spectrum(job, road)
             run_baselines(job, instrument, plan, stores)
+            run_variants(job, instrument, plan, stores)
         metrics = evaluate_methods(job)
         compare(job, metrics)
         list_mistakes(job, metrics)
@@ -81,7 +84,10 @@ def evaluate_methods(job: Job) -> dict[str, Any]:
         job.folder.path / "fit",
         benchmark=job.benchmark.name,
         selection=job.config.selection,
-        methods=[CONVERGED, STOPPED, *(options.kind for options in job.config.baselines)],
+        methods=[
+            *(CONVERGED, STOPPED, *job.config.variants),
+            *(options.kind for options in job.config.baselines),
+        ],
     )
     if not (job.folder.metrics.is_file() and read_json(job.folder.metrics) == metrics):
         write_json(job.folder.metrics, metrics)

@@ -70,7 +70,7 @@ def test_the_holdout_is_a_tenth_of_every_subclass(imagenet):
 
 def test_a_partial_imagenet_is_noted(imagenet):
     notes = build(Living17Options(path=str(imagenet))).notes
-    assert "train: 340 images found, Living-17 has 44200" in notes
+    assert "train: 340 images found, living17 has 44200" in notes
 
 
 def test_images_are_resized_and_cropped(imagenet):
