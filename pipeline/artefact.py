@@ -6,10 +6,13 @@ existence is the done mark; a file lost or cut since then makes it undone.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from pipeline.types import InputError
 PROVENANCE = "provenance.json"
 FILES = "files.json"
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 
 class ForeignArtefactError(InputError):
     """An artefact made from other inputs than this run's."""
@@ -30,6 +35,16 @@ class ForeignArtefactError(InputError):
 
 class CorruptArtefactError(InputError):
     """An artefact whose bytes are damaged or incomplete."""
+
+
+class FullDiskError(InputError):
+    """There is no room to write a file; what was finished before it is safe."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"no space is left to write {path}. Free space or move store.root; the same command "
+            "continues."
+        )
 
 
 def canonical_json(value: Any) -> str:
@@ -49,13 +64,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Readers see the old file or the new one, never a part, even after a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with partial_beside(path) as partial:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
         _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def partial_beside(path: Path) -> Iterator[Path]:
+    """A file of this thread alone, on any machine, for what shall be at ``path``; it goes after.
+
+    Raises :class:`FullDiskError` where there is no room for it.
+    """
+    writer = f"{platform.node()}-{os.getpid()}-{threading.get_ident()}"
+    partial = path.with_name(f"{path.name}.{writer}.partial")
+    try:
+        yield partial
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise FullDiskError(path) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -63,16 +93,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON atomically; NaN and infinity are refused, they are no JSON."""
     with atomic_path(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        partial.write_text(readable_json(value))
+
+
+def readable_json(value: Any) -> str:
+    """Indented JSON with a final newline; NaN and infinity are refused."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file; a damaged one is refused by name."""
+    return parsed_json(path.read_bytes(), str(path))
+
+
+def parsed_json(content: bytes, name: str) -> Any:
+    """The value of a JSON file's bytes; a damaged one is refused by name."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(content.decode())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CorruptArtefactError(
-            f"{path} is damaged ({error}). Delete it and run the command again."
+            f"{name} is damaged ({error}). Delete it and run the command again."
         ) from None
 
 
@@ -150,7 +190,9 @@ def open_artefact(path: Path, provenance: Mapping[str, Any] | None = None) -> di
     return found
 
 
-def refuse_difference(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def refuse_difference(
+    path: Path | str, found: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
     """Raise :class:`ForeignArtefactError` unless both provenances are equal."""
     differing = differences(found, wanted)
     if differing:

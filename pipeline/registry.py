@@ -41,6 +41,7 @@ from pipeline.models.head import chosen_head
 from pipeline.models.network import Network
 from pipeline.planner import LimitsOptions
 from pipeline.sketch.make import SKETCH_KINDS
+from pipeline.store.place import as_location
 
 Family = tuple[type[Options], Callable[[Any], Any]]
 
@@ -181,8 +182,8 @@ class SolverOptions(Options):
 class StoreOptions(Options):
     """Where features are kept."""
 
-    root: Path = Path("runs/cache")
-    """Folder of the feature cache, shared by all runs."""
+    root: Annotated[Path | str, BeforeValidator(as_location)] = Path("runs/cache")
+    """Folder of the feature cache, shared by all runs, or a URL (``s3://bucket/prefix``)."""
     compression: Literal["none", "lz4"] = "none"
     """lz4 with bit shuffling halves the bytes of ReLU networks and reads more slowly."""
 

@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share."""
 
 import os
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,30 @@ def real_data() -> Path:
         pytest.skip("no real data: set ENTK_DATA to the folder described in the README")
     os.environ.setdefault("ENTK_DATA", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """The URL of an empty bucket on a server of these tests that speaks S3."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(
+        ip_address="127.0.0.1", port=0, verbose=False
+    )
+    server.start()
+    host, port = server.get_host_and_port()
+    patch = pytest.MonkeyPatch()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "tests",
+        "AWS_SECRET_ACCESS_KEY": "tests",
+    }.items():
+        patch.setenv(name, value)
+    request = urllib.request.Request(f"http://{host}:{port}/features", method="PUT")
+    urllib.request.urlopen(request, timeout=30).close()
+    yield "s3://features"
+    server.stop()
+    patch.undo()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ out in the order given and may run twice: a block's work must give the same byte
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, Self
 
 from pipeline.log import BlockDone, Listener
@@ -24,7 +24,7 @@ class BlockFailedError(InputError):
     """A block that failed as often as it may; finished blocks are safe, a new run resumes."""
 
     def __init__(self, block: int, attempts: int, cause: str) -> None:
-        self.block, self.attempts = block, attempts
+        self.block, self.attempts, self.cause = block, attempts, cause
         super().__init__(
             f"block {block} failed {attempts} times, the last time with: {cause}\n"
             "Finished blocks are kept; the same command continues once the cause is gone."
@@ -66,6 +66,15 @@ class Outcome:
     """From the first ready worker to the last finished block."""
     busy_seconds: float = 0.0
     """Seconds inside block functions, summed over the workers."""
+
+    def plus(self, later: "Outcome") -> "Outcome":
+        """Two runs of one executor as one."""
+        return Outcome(
+            **{
+                field.name: getattr(self, field.name) + getattr(later, field.name)
+                for field in fields(self)
+            }
+        )
 
 
 class Executor(Protocol):

@@ -29,3 +29,5 @@ class ExecutorOptions(Options):
     block_timeout: Annotated[float, Field(gt=0)] | None = None
     """Seconds a block may take before its Ray worker is replaced and the block tried again;
     without it blocks may take any time."""
+    decode_timeout: float = Field(300.0, gt=0)
+    """Seconds a batch of samples may take to load before its block counts as failed."""

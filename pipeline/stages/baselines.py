@@ -19,9 +19,12 @@ from pipeline.stages.predictions import forget_fit_without_predictions, write_me
 from pipeline.stages.stage import run_stage
 from pipeline.stages.training import run_training
 from pipeline.store import FeatureStore
+from pipeline.store.place import Location
 
 
-def run_baselines(job: Job, instrument: Instrument, plan: Plan, stores: Mapping[str, Path]) -> None:
+def run_baselines(
+    job: Job, instrument: Instrument, plan: Plan, stores: Mapping[str, Location]
+) -> None:
     """Fit and predict with every baseline of the config."""
     for options in job.config.baselines:
         match options:
@@ -46,7 +49,7 @@ def _probe_provenance(job: Job, options: Any, refit: bool) -> Mapping[str, Any]:
     )
 
 
-def starting_probe(job: Job, stores: Mapping[str, Path]) -> Path:
+def starting_probe(job: Job, stores: Mapping[str, Location]) -> Path:
     """The folder of the linear probe that a head is taken from: the run's own, where that will do.
 
     A probe refitted with the selection rows would have seen what its successor is chosen on.
@@ -67,7 +70,7 @@ def starting_probe(job: Job, stores: Mapping[str, Path]) -> Path:
     return path
 
 
-def _run_probe(job: Job, options: Any, stores: Mapping[str, Path]) -> None:
+def _run_probe(job: Job, options: Any, stores: Mapping[str, Location]) -> None:
     provenance = _probe_provenance(job, options, job.config.refit)
 
     def fit(folder: Path) -> Mapping[str, Any]:
@@ -90,7 +93,7 @@ def _read_model(folder: Path) -> Linear:
     return Linear(**read_arrays(folder / "model.npz"))
 
 
-def _fit_probe(job: Job, options: Any, stores: Mapping[str, Path], *, refit: bool) -> ProbeFit:
+def _fit_probe(job: Job, options: Any, stores: Mapping[str, Location], *, refit: bool) -> ProbeFit:
     penultimate = {name: FeatureStore.open(path).penultimate() for name, path in stores.items()}
     labels = {name: job.split(name).labels for name in penultimate}
     shared: dict[str, Any] = {

@@ -1,14 +1,12 @@
 """The feature stage: for every split a store in the cache, keyed by what determines it."""
 
 import contextlib
+import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
-
-import filelock
+from uuid import uuid4
 
 from pipeline.artefact import digest, write_json
 from pipeline.data.batches import preprocess_provenance
@@ -16,7 +14,6 @@ from pipeline.data.split import Split
 from pipeline.distributed.choose import make_executor
 from pipeline.distributed.worker import computing_threads
 from pipeline.jacobian import Features
-from pipeline.log import BlockDone
 from pipeline.planner import Plan
 from pipeline.stages.featurize import (
     STAGE,
@@ -24,11 +21,14 @@ from pipeline.stages.featurize import (
     SplitJob,
     extract_batches,
     make_extractor,
-    make_featurizer,
 )
 from pipeline.stages.job import Instrument, Job
+from pipeline.stages.shards import POLL_SECONDS, ShardWatch, complete_shards
 from pipeline.store import FeatureStore, power_of_two_scale
 from pipeline.store.facts import FORMAT_VERSION
+from pipeline.store.features import STORE, StoreExistsError
+from pipeline.store.lease import take_lease
+from pipeline.store.place import Location, absolute, child, place_at
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ SCALE_ROWS = 64
 """The store's scale comes from the first 64 rows."""
 
 
-def featurize(job: Job, instrument: Instrument, plan: Plan) -> dict[str, Path]:
+def featurize(job: Job, instrument: Instrument, plan: Plan) -> dict[str, Location]:
     """The finished feature store of every split; only missing shards are computed."""
     started = time.perf_counter()
     keys = {name: provenance(job, instrument, job.split(name)) for name in job.featurized}
@@ -48,13 +48,10 @@ def featurize(job: Job, instrument: Instrument, plan: Plan) -> dict[str, Path]:
             for name in job.featurized
         },
     )
-    with ExitStack() as locks:
-        # In the order of their paths: two runs that share stores cannot wait for each other.
-        for path, name in sorted((path, name) for name, path in paths.items()):
-            locks.enter_context(_owned(path, name))
-        stores = _opened(job, instrument, plan, keys, paths)
-        missing = _missing(stores)
-        facts = _compute(job, instrument, plan, stores, missing)
+    owner = uuid4().hex
+    stores = _opened(job, instrument, plan, keys, paths, owner)
+    missing = _missing(stores)
+    facts = _compute(job, instrument, plan, stores, missing, owner)
     if any(missing.values()):
         job.folder.record_timing(STAGE, {**facts, "seconds": time.perf_counter() - started})
     return paths
@@ -75,12 +72,14 @@ def provenance(job: Job, instrument: Instrument, split: Split) -> Mapping[str, A
     }
 
 
-def store_path(job: Job, key: Mapping[str, Any]) -> Path:
+def store_path(job: Job, key: Mapping[str, Any]) -> Location:
     """Where the features of this provenance lie in the cache."""
-    return job.config.store.root / f"features-{digest(key)[:16]}"
+    return child(job.config.store.root, f"features-{digest(key)[:16]}")
 
 
-def make_spec(job: Job, instrument: Instrument, device: str, jobs: Any) -> FeaturizeSpec:
+def make_spec(
+    job: Job, instrument: Instrument, device: str, jobs: Any, owner: str
+) -> FeaturizeSpec:
     """What the workers are told."""
     return FeaturizeSpec(
         model=instrument.model_options,
@@ -91,23 +90,9 @@ def make_spec(job: Job, instrument: Instrument, device: str, jobs: Any) -> Featu
         compute_dtype=job.config.features.compute_dtype,
         device=device,
         jobs=tuple(jobs),
+        owner=owner,
+        decode_timeout=job.config.executor.decode_timeout,
     )
-
-
-@contextlib.contextmanager
-def _owned(path: Path, name: str) -> Iterator[None]:
-    """This process's right to write a store; a second run waits here for the first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        logger.info("features of %s: another run is making them, waiting", name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _opened(
@@ -115,25 +100,31 @@ def _opened(
     instrument: Instrument,
     plan: Plan,
     keys: Mapping[str, Mapping[str, Any]],
-    paths: Mapping[str, Path],
+    paths: Mapping[str, Location],
+    owner: str,
 ) -> dict[str, FeatureStore]:
-    stores = {
-        name: FeatureStore.open(path, keys[name])
-        for name, path in paths.items()
-        if (path / "store.json").is_file()
+    """Every split's store, those that are absent made; of several runs one makes a store."""
+    jobs = {
+        n: SplitJob(job.split(n), absolute(path), 0, plan.batch_size) for n, path in paths.items()
     }
-    absent = [name for name in paths if name not in stores]
-    if absent:
-        jobs = [SplitJob(job.split(n), paths[n], 0, plan.batch_size) for n in absent]
-        spec = make_spec(job, instrument, plan.device, jobs)
-        with computing_threads(plan.threads):
-            extract = make_extractor(spec)
-            for name, split_job in zip(absent, jobs, strict=True):
-                stores[name] = _created(job, instrument, plan, keys[name], split_job, extract, spec)
-    return {name: stores[name] for name in paths}
+    spec = make_spec(job, instrument, plan.device, jobs.values(), owner)
+    extractor = functools.cache(lambda: make_extractor(spec))
+    stores = {}
+    for name, path in paths.items():
+        place = place_at(path)
+        while place.size(STORE) is None:
+            lease = take_lease(place, "create", owner)
+            if lease is None:
+                logger.info("features of %s: another run is creating them, waiting", name)
+                time.sleep(POLL_SECONDS)
+                continue
+            with lease, contextlib.suppress(StoreExistsError), computing_threads(plan.threads):
+                _create(job, instrument, plan, keys[name], jobs[name], extractor(), spec)
+        stores[name] = FeatureStore.open(path, keys[name])
+    return stores
 
 
-def _created(
+def _create(
     job: Job,
     instrument: Instrument,
     plan: Plan,
@@ -141,15 +132,15 @@ def _created(
     split_job: SplitJob,
     extract: Any,
     spec: FeaturizeSpec,
-) -> FeatureStore:
+) -> None:
     """An empty store whose scale comes from the split's first rows."""
     first = split_job.split.subset(slice(0, SCALE_ROWS))
     scale, h, k = 1.0, 0, 1
-    for features in extract_batches(extract, first, spec.preprocess, split_job):
+    for features in extract_batches(extract, first, spec, split_job):
         found = power_of_two_scale(features.phi)
         scale = found if h == 0 else min(scale, found)
         k, h = features.f0.shape[1], _width(features)
-    return FeatureStore.create(
+    FeatureStore.create(
         split_job.store,
         n=len(split_job.split),
         p=instrument.sketch.size,
@@ -172,8 +163,6 @@ def _missing(stores: Mapping[str, FeatureStore]) -> dict[str, list[int]]:
     """The shards that nobody has finished yet, by split."""
     missing = {name: store.missing_rows() for name, store in stores.items()}
     for name, store in stores.items():
-        if missing[name]:
-            store.remove_stale()
         logger.debug(
             "features of %s: %d shards missing in %s", name, len(missing[name]), store.path
         )
@@ -189,6 +178,7 @@ def _compute(
     plan: Plan,
     stores: Mapping[str, FeatureStore],
     missing: Mapping[str, list[int]],
+    owner: str,
 ) -> dict[str, Any]:
     """Have the workers make the missing shards; figures for ``timing.json``."""
     if not any(missing.values()):
@@ -196,28 +186,17 @@ def _compute(
     jobs, first = {}, 0
     for name, store in stores.items():
         recorded = store.facts.recorded
-        jobs[name] = SplitJob(job.split(name), store.path, first, recorded["batch_size"])
+        jobs[name] = SplitJob(job.split(name), absolute(store.path), first, recorded["batch_size"])
         first += store.shards
-    blocks = [jobs[name].first_block + shard for name in stores for shard in missing[name]]
     recorded = next(stores[name].facts.recorded for name in stores if missing[name])
-    spec = make_spec(job, instrument, recorded["device"], jobs.values())
+    spec = make_spec(job, instrument, recorded["device"], jobs.values(), owner)
     rows = sum(store.facts.n for store in stores.values())
     to_do = sum(_rows(stores[name], missing[name]) for name in stores)
     job.progress.start(STAGE, rows, rows - to_do, "samples")
-
-    def on_done(event: BlockDone) -> None:
-        split_job, shard = spec.locate(event.block)
-        job.folder.record_event(
-            "shard_done",
-            stage=STAGE,
-            split=split_job.split.name,
-            shard=shard,
-            seconds=round(event.seconds, 3),
-            peak_bytes=event.peak_bytes,
-        )
-        job.progress.advance(event)
-
-    job.folder.record_event("stage_started", stage=STAGE, rows=to_do, shards=len(blocks))
+    watch = ShardWatch(job, spec)
+    job.folder.record_event(
+        "stage_started", stage=STAGE, rows=to_do, shards=sum(map(len, missing.values()))
+    )
     with make_executor(
         job.config.executor,
         workers=plan.workers,
@@ -225,19 +204,21 @@ def _compute(
         gpus_per_worker=plan.gpus_per_worker,
         log_folder=job.folder.path.absolute() / "logs",
     ) as executor:
-        outcome = executor.run(make_featurizer, spec, blocks, on_done)
+        outcome = complete_shards(executor, spec, stores, missing, watch)
     job.progress.finish(STAGE)
-    rate = to_do / max(outcome.work_seconds, 1e-9)
-    logger.info("features: %d samples, %.1f samples/s", to_do, rate)
+    rate = watch.rows / max(outcome.work_seconds, 1e-9)
+    logger.info("features: %d samples, %.1f samples/s", watch.rows, rate)
     facts = {
-        "rows": to_do,
+        "rows": watch.rows,
         "rows_per_second": round(rate, 2),
         "startup_seconds": round(outcome.startup_seconds, 3),
-        "shards_computed": len(blocks),
-        "shards_reused": sum(s.shards for s in stores.values()) - len(blocks),
+        "busy_seconds": round(outcome.busy_seconds, 3),
+        "work_seconds": round(outcome.work_seconds, 3),
+        "shards_computed": watch.shards,
+        "shards_reused": sum(store.shards for store in stores.values()) - watch.shards,
         "retries": outcome.retries,
         "workers_lost": outcome.workers_lost,
-        "bytes": to_do * instrument.sketch.size * stores["train"].dtype.itemsize,
+        "bytes": watch.rows * instrument.sketch.size * stores["train"].dtype.itemsize,
     }
     job.folder.record_event("stage_done", stage=STAGE, **facts)
     return facts

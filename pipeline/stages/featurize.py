@@ -2,22 +2,23 @@
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from pipeline.artefact import ForeignArtefactError
-from pipeline.data.batches import AnyPreprocess, batch_loader
+from pipeline.data.batches import AnyPreprocess, LoadBatch, batch_loader
 from pipeline.data.split import Split
+from pipeline.distributed.ahead import Ahead
 from pipeline.distributed.worker import peak_resident_bytes
 from pipeline.jacobian import FeatureExtractor, Features, NonFiniteSamplesError
 from pipeline.log import BlockDone
 from pipeline.registry import build_network
 from pipeline.sketch.make import build_sketch
 from pipeline.store import FeatureStore
+from pipeline.store.lease import take_lease
+from pipeline.store.place import Location
 from pipeline.store.precision import NonFiniteFeatureError
 from pipeline.types import InputError, Inputs
 
@@ -29,7 +30,7 @@ class SplitJob:
     """One split's share of the blocks."""
 
     split: Split
-    store: Path
+    store: Location
     first_block: int
     """Number of this split's shard 0 among all blocks."""
     batch_size: int
@@ -48,6 +49,10 @@ class FeaturizeSpec:
     compute_dtype: str
     device: str
     jobs: tuple[SplitJob, ...]
+    owner: str
+    """This job among those that may want the same shards."""
+    decode_timeout: float
+    """Seconds that a batch may take to load."""
 
     def locate(self, block: int) -> tuple[SplitJob, int]:
         """The split and the shard that a block number means."""
@@ -56,7 +61,10 @@ class FeaturizeSpec:
 
 
 def make_featurizer(spec: FeaturizeSpec) -> Callable[[int], BlockDone]:
-    """Load the backbone once; the function returned makes one shard and marks it done."""
+    """Load the backbone once; the function returned makes one shard and marks it done.
+
+    It reports no rows for a shard that another job has finished or is making.
+    """
     extract = make_extractor(spec)
     stores = {job.store: FeatureStore.open(job.store) for job in spec.jobs}
 
@@ -64,21 +72,34 @@ def make_featurizer(spec: FeaturizeSpec) -> Callable[[int], BlockDone]:
         started = time.perf_counter()
         job, shard = spec.locate(block)
         store = stores[job.store]
-        samples = store.samples(shard)
-        rows = job.split.subset(samples)
-        features = concatenated(list(extract_batches(extract, rows, spec.preprocess, job)))
-        store.write_rows(
-            shard,
-            features.phi,
-            f0=features.f0,
-            labels=rows.labels,
-            ids=rows.ids,
-            penultimate=features.captured,
-        )
+        lease = take_lease(store.place, f"{shard:05d}", spec.owner)
+        rows = 0
+        if lease is not None:
+            with lease:
+                if not store.is_done(shard):
+                    store.remove_partial(shard)
+                    rows = write_shard(extract, store, shard, spec, job)
         seconds = time.perf_counter() - started
-        return BlockDone(STAGE, block, len(rows), seconds, peak_resident_bytes())
+        return BlockDone(STAGE, block, rows, seconds, peak_resident_bytes())
 
     return featurize_block
+
+
+def write_shard(
+    extract: FeatureExtractor, store: FeatureStore, shard: int, spec: FeaturizeSpec, job: SplitJob
+) -> int:
+    """Make one shard and mark it done; its samples."""
+    rows = job.split.subset(store.samples(shard))
+    features = concatenated(list(extract_batches(extract, rows, spec, job)))
+    store.write_rows(
+        shard,
+        features.phi,
+        f0=features.f0,
+        labels=rows.labels,
+        ids=rows.ids,
+        penultimate=features.captured,
+    )
+    return len(rows)
 
 
 def make_extractor(spec: FeaturizeSpec) -> FeatureExtractor:
@@ -102,22 +123,43 @@ def make_extractor(spec: FeaturizeSpec) -> FeatureExtractor:
 
 
 def extract_batches(
-    extract: FeatureExtractor, rows: Split, preprocess: AnyPreprocess, job: SplitJob
+    extract: FeatureExtractor, rows: Split, spec: FeaturizeSpec, job: SplitJob
 ) -> Iterator[Features]:
     """Features batch by batch; the next batch is decoded while this one is differentiated."""
-    starts = range(0, len(rows), job.batch_size)
-    load_rows = batch_loader(preprocess)
+    batches = [
+        slice(start, start + job.batch_size) for start in range(0, len(rows), job.batch_size)
+    ]
+    load_rows = batch_loader(spec.preprocess)
 
-    def load(start: int) -> Inputs:
-        return load_rows(rows, slice(start, start + job.batch_size))
+    def load(batch: slice) -> Inputs:
+        return load_rows(rows, batch)
 
-    with ThreadPoolExecutor(max_workers=1) as decoder:
-        pending = decoder.submit(load, starts[0])
-        for start, following in zip(starts, [*starts[1:], None], strict=True):
-            inputs = pending.result()
-            if following is not None:
-                pending = decoder.submit(load, following)
-            yield _named(extract, inputs, rows.subset(slice(start, start + job.batch_size)))
+    decoded = iter(Ahead(load, batches, timeout=spec.decode_timeout))
+    for batch in batches:
+        try:
+            inputs = next(decoded)
+        except InputError:
+            raise  # it names the sample itself
+        except Exception as error:
+            culprit = undecodable(load_rows, rows.subset(batch), spec.decode_timeout)
+            raise DecodingError(f"{culprit} of split {rows.name}: {error}") from error
+        yield _named(extract, inputs, rows.subset(batch))
+
+
+class DecodingError(Exception):
+    """A sample that cannot be loaded now; another attempt may."""
+
+
+def undecodable(load_rows: LoadBatch, rows: Split, timeout: float) -> str:
+    """The first of some samples that cannot be loaded alone, or all where each of them can."""
+    singles = [slice(i, i + 1) for i in range(len(rows))]
+    alone = iter(Ahead(lambda one: load_rows(rows, one), singles, timeout=timeout))
+    for name in rows.ids:
+        try:
+            next(alone)
+        except Exception:
+            return f"sample {name}"
+    return f"one of the samples {rows.ids[0]} … {rows.ids[-1]}"
 
 
 def _named(extract: FeatureExtractor, inputs: Inputs, rows: Split) -> Features:

@@ -15,6 +15,7 @@ from pipeline.registry import RunConfig
 from pipeline.stages.features import provenance, store_path
 from pipeline.stages.job import Instrument, Job
 from pipeline.stages.preflight import checked_costs
+from pipeline.store.place import place_at
 from pipeline.types import Inputs
 
 
@@ -86,7 +87,7 @@ def _stored(job: Job, instrument: Instrument) -> int:
     """Bytes of this job's features and kernels that lie on disk already."""
     keys = [provenance(job, instrument, job.split(name)) for name in job.featurized]
     folders = [store_path(job, key) for key in keys] + [job.folder.kernel]
-    return sum(file.stat().st_size for f in folders for file in f.rglob("*") if file.is_file())
+    return sum(sum(place_at(folder).sizes().values()) for folder in folders)
 
 
 def plan_tables(plan: Plan, machine: Machine) -> list[Table]:

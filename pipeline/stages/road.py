@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.planner import Plan
 from pipeline.stages.job import Job
 from pipeline.stages.views import KernelView, ViewSpec, open_view
 from pipeline.store import FeatureStore
+from pipeline.store.place import Location, absolute
 
 if TYPE_CHECKING:
     from pipeline.distributed.ray_group import RayGroup
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class KernelRoad:
     """Runs functions of a kernel's view; workers start with the first that needs them."""
 
-    def __init__(self, job: Job, stores: Mapping[str, Path], plan: Plan) -> None:
+    def __init__(self, job: Job, stores: Mapping[str, Location], plan: Plan) -> None:
         self.plan = plan
         self.stores = stores
         self.spec = view_spec(job, stores, plan)
@@ -77,12 +77,12 @@ def applied(view: KernelView, call: tuple[Callable[..., Any], tuple[Any, ...]]) 
     return function(view, *arguments), view.take_work()
 
 
-def view_spec(job: Job, stores: Mapping[str, Path], plan: Plan) -> ViewSpec:
+def view_spec(job: Job, stores: Mapping[str, Location], plan: Plan) -> ViewSpec:
     """What a process needs to know to see the kernel."""
     return ViewSpec(
         road=plan.strategy,
         kernel=job.folder.kernel.absolute(),
-        stores={name: path.absolute() for name, path in stores.items()},
+        stores={name: absolute(path) for name, path in stores.items()},
         sizes={name: FeatureStore.open(path).shape[0] for name, path in stores.items()},
         fitted=("train", job.config.selection) if job.config.refit else ("train",),
         resident=plan.road.solve_disk_bytes == 0,

@@ -1,6 +1,7 @@
 """What of a run is done, running or missing: read from marks, so it works from any machine."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,9 @@ from rich.table import Table
 from pipeline.artefact import PROVENANCE, digest, read_json
 from pipeline.runs import RunFolder
 from pipeline.store import FeatureStore
+from pipeline.store.features import STORE
+from pipeline.store.lease import live_leases
+from pipeline.store.place import as_location, place_at
 from pipeline.types import InputError
 
 RATE_WINDOW = 20
@@ -61,6 +65,7 @@ def status_table(folder: RunFolder) -> Table:
         "running": "yellow",
         "missing": "dim",
         "stale": "yellow",
+        "failed": "red",
         "interrupted": "red",
     }
     for row in run_status(folder):
@@ -103,33 +108,86 @@ def _last(events: list[dict[str, Any]]) -> str:
 def _feature_rows(folder: RunFolder, events: list[dict[str, Any]], running: bool) -> list[Row]:
     if not folder.features.is_file():
         return [Row("features", "missing")]
+    failed = _failed_shards(events)
     rows = []
     for name, entry in read_json(folder.features).items():
-        path = Path(entry["store"])
-        if not (path / "store.json").is_file():
-            rows.append(Row(f"features {name}", "missing", str(path)))
+        location = as_location(entry["store"])
+        if place_at(location).size(STORE) is None:
+            rows.append(Row(f"features {name}", "missing", str(location)))
             continue
-        store = FeatureStore.open(path)
-        missing = len(store.missing_rows())
-        done = store.shards - missing
-        if missing == 0:
-            state = "done"
-        else:
-            state = "running" if running else "missing"
-        detail = f"{done} of {store.shards} shards of {store.facts.rows_per_shard} rows"
-        rows.append(Row(f"features {name}", state, detail + _time_left(events, name, missing)))
+        store = FeatureStore.open(location)
+        shards = ShardCounts.of(store, failed.get(name, {}))
+        state = shards.state(running)
+        rows.append(Row(f"features {name}", state, str(shards) + _pace(events, name, shards)))
     return rows
 
 
-def _time_left(events: list[dict[str, Any]], split: str, missing: int) -> str:
-    """The pace of the last shards, over all workers, and what it leaves to wait."""
+@dataclass(frozen=True)
+class ShardCounts:
+    """How far one split's features are, over every job that works on them."""
+
+    rows: int
+    """Samples of a shard."""
+    total: int
+    missing: int
+    """Shards without a done mark."""
+    running: tuple[str, ...]
+    """The machines that make one at this moment, one entry a shard."""
+    failed: Mapping[int, str]
+    """Missing shards that ended the run, and why."""
+
+    @classmethod
+    def of(cls, store: FeatureStore, failed: Mapping[int, str]) -> "ShardCounts":
+        """The counts from a store's marks and leases."""
+        missing = store.missing_rows()
+        leases = live_leases(store.place) if missing else {}
+        return cls(
+            rows=store.facts.rows_per_shard,
+            total=store.shards,
+            missing=len(missing),
+            running=tuple(h.host for s in missing if (h := leases.get(f"{s:05d}")) is not None),
+            failed={shard: error for shard, error in failed.items() if shard in missing},
+        )
+
+    def state(self, running: bool) -> str:
+        """One word for the table."""
+        if self.missing == 0:
+            return "done"
+        if running or self.running:
+            return "running"
+        return "failed" if self.failed else "missing"
+
+    def __str__(self) -> str:
+        text = f"{self.total - self.missing} of {self.total} shards of {self.rows} rows"
+        if self.running:
+            hosts = ", ".join(f"{n} on {host}" for host, n in Counter(self.running).items())
+            text += f", {len(self.running)} running ({hosts})"
+        for shard, error in self.failed.items():
+            text += f", shard {shard} failed: {error}"
+        return text
+
+
+def _failed_shards(events: list[dict[str, Any]]) -> dict[str, dict[int, str]]:
+    """What the last start of the run gave up, by split."""
+    starts = [i for i, event in enumerate(events) if event["event"] == "run_started"]
+    failed: dict[str, dict[int, str]] = {}
+    for event in events[starts[-1] if starts else 0 :]:
+        if event["event"] == "shard_failed":
+            failed.setdefault(event["split"], {})[event["shard"]] = event["error"]
+    return failed
+
+
+def _pace(events: list[dict[str, Any]], split: str, shards: ShardCounts) -> str:
+    """The rate of the last shards, over all workers of this run, and what it leaves to wait."""
     times = [e["time"] for e in events if e["event"] == "shard_done" and e["split"] == split]
     times = times[-RATE_WINDOW:]
-    if missing == 0 or len(times) < 2:
+    if shards.missing == 0 or len(times) < 2:
         return ""
     first, last = (datetime.fromisoformat(times[i]).astimezone(UTC) for i in (0, -1))
-    seconds = (last - first).total_seconds() / (len(times) - 1)
-    return f", {seconds:.1f} s a shard, {seconds * missing / 60:.1f} min left"
+    # Times have whole seconds: many shards within one cannot be told apart.
+    seconds = max((last - first).total_seconds(), 1.0) / (len(times) - 1)
+    left = seconds * shards.missing / 60
+    return f", {shards.rows / seconds:.1f} samples/s, {left:.1f} min left"
 
 
 def _feature_digests(folder: RunFolder) -> dict[str, str]:

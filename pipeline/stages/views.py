@@ -27,6 +27,7 @@ from pipeline.solvers.operator import DenseKernel, SharedKernel
 from pipeline.solvers.row_kernel import RowKernel
 from pipeline.stages.kernel_files import REFIT, KernelBlocks, shard_folder
 from pipeline.store import FeatureStore
+from pipeline.store.place import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class ViewSpec:
 
     road: Strategy
     kernel: Path
-    stores: Mapping[str, Path]
+    stores: Mapping[str, Location]
     sizes: Mapping[str, int]
     """Feature rows of every split."""
     fitted: tuple[str, ...]

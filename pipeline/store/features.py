@@ -13,12 +13,9 @@ writer owns a whole shard; any number of processes write different shards at onc
 
 import hashlib
 import io
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,10 +25,9 @@ from torch import Tensor
 
 from pipeline.artefact import (
     CorruptArtefactError,
-    atomic_path,
-    read_json,
+    parsed_json,
+    readable_json,
     refuse_difference,
-    write_json,
 )
 from pipeline.store.facts import (
     FORMAT_VERSION,
@@ -41,28 +37,37 @@ from pipeline.store.facts import (
 )
 from pipeline.store.facts import rows_per_shard as default_rows_per_shard
 from pipeline.store.lazy import lazy_array
+from pipeline.store.place import Location, as_location, child, place_at
 from pipeline.store.precision import TORCH_DTYPES, StoredDtype, storage_view, to_stored
-from pipeline.store.samples import npz_bytes, sample_arrays
+from pipeline.store.samples import npy_bytes, npz_bytes, sample_arrays
 from pipeline.store.shard import (
     CHUNK_COLUMNS,
     Compression,
     ShardReader,
-    create_zarr_array,
+    array_description,
     encode_shard,
 )
 from pipeline.types import InputError
 
-READ_THREADS = max(1, min(8, (os.cpu_count() or 1) // 4))
-"""Shards read at once: a quarter of the cores, the others are for the arithmetic."""
-
 DIGEST_DIFFERS = "its content does not match the digest in its done mark"
 
 
-class FeatureStore:
-    """Features of one split on disk. Make it with :meth:`create`, find it with :meth:`open`."""
+STORE, WEIGHTS, ZARR = "store.json", "column_weights.npy", "zarr.json"
 
-    def __init__(self, path: Path, facts: StoreFacts) -> None:
+
+class StoreExistsError(InputError):
+    """Somebody has created the store already."""
+
+
+class FeatureStore:
+    """Features of one split. Make it with :meth:`create`, find it with :meth:`open`.
+
+    ``path`` is a folder, or the URL of a prefix in an object store.
+    """
+
+    def __init__(self, path: Location, facts: StoreFacts) -> None:
         self.path = path
+        self.place = place_at(path)
         self.facts = facts
         self._readers: dict[int, ShardReader] = {}
         self._known_complete = False
@@ -72,7 +77,7 @@ class FeatureStore:
     @classmethod
     def create(
         cls,
-        path: str | Path,
+        path: Location,
         *,
         n: int,
         p: int,
@@ -88,9 +93,7 @@ class FeatureStore:
         recorded: Mapping[str, Any] | None = None,
     ) -> "FeatureStore":
         """An empty store at ``path``, which must not exist; it appears whole or not at all."""
-        path = Path(path)
-        if path.exists():
-            raise InputError(f"{path} exists already. Open it, or use another folder.")
+        path = as_location(path)
         facts = StoreFacts(
             n=n,
             p=p,
@@ -104,19 +107,18 @@ class FeatureStore:
             provenance=as_json(provenance),
             recorded=as_json(recorded or {}),
         )
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        _lay_out(partial, facts, column_weights)
-        os.rename(partial, path)
-        return cls(path, facts)
+        store = cls(path, facts)
+        store._lay_out(column_weights)
+        return store
 
     @classmethod
-    def open(cls, path: str | Path, provenance: Mapping[str, Any] | None = None) -> "FeatureStore":
+    def open(cls, path: Location, provenance: Mapping[str, Any] | None = None) -> "FeatureStore":
         """The store at ``path``, finished or not; refused when its provenance differs."""
-        path = Path(path)
-        if not (path / "store.json").is_file():
+        path = as_location(path)
+        place = place_at(path)
+        if place.size(STORE) is None:
             raise InputError(f"no feature store at {path}. Run the features stage first.")
-        values = read_json(path / "store.json")
+        values = parsed_json(place.read(STORE), f"{path}/{STORE}")
         if values.get("version") != FORMAT_VERSION:
             raise InputError(
                 f"{path} has feature format {values.get('version')}, this version reads "
@@ -128,7 +130,12 @@ class FeatureStore:
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers get the path and the facts; each reads the shard indices itself.
-        return {"path": self.path, "facts": self.facts, "_readers": {}, "_known_complete": False}
+        return {"path": self.path, "facts": self.facts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path, self.facts = state["path"], state["facts"]
+        self.place = place_at(self.path)
+        self._readers, self._known_complete = {}, False
 
     # -- what there is ------------------------------------------------------------------------
 
@@ -152,43 +159,42 @@ class FeatureStore:
         start = shard * self.facts.rows_per_shard
         return slice(start, min(start + self.facts.rows_per_shard, self.facts.n))
 
-    def shard_path(self, shard: int) -> Path:
+    def shard_path(self, shard: int) -> Location:
         """The Zarr file that holds a shard."""
-        return self.path / "features" / "c" / str(shard) / "0"
+        return child(self.path, shard_key(shard))
+
+    def is_done(self, shard: int) -> bool:
+        """Whether a shard carries its done mark."""
+        return self.place.size(mark_key(shard)) is not None
 
     def missing_rows(self) -> list[int]:
-        """The shards without a done mark, in order; only marks are read and files stat'ed.
+        """The shards without a done mark, in order; marks are read, other files only listed.
 
         Raises :class:`CorruptArtefactError` for a marked shard whose files are gone or cut.
         """
-        missing = []
-        for shard in range(self.shards):
-            if self._mark_path(shard).is_file():
-                self._check_sizes(shard)
-            else:
-                missing.append(shard)
-        return missing
+        marked = self.place.sizes("done")
+        done = [shard for shard in range(self.shards) if mark_key(shard) in marked]
+        # After the marks: what they promise is there by now.
+        sizes = {**self.place.sizes("features/c"), **self.place.sizes("rows")} if done else {}
+        for shard, content in zip(
+            done, self.place.read_each([mark_key(s) for s in done]), strict=True
+        ):
+            self._check_sizes(shard, self._parsed_mark(shard, content), sizes)
+        return sorted(set(range(self.shards)) - set(done))
 
-    def remove_stale(self) -> int:
-        """Delete what killed writers left (``*.partial``); only while nobody writes. The count."""
-        stale = [file for file in self.path.rglob("*.partial") if file.is_file()]
-        for file in stale:
-            file.unlink(missing_ok=True)
-        return len(stale)
+    def remove_partial(self, shard: int) -> None:
+        """Delete what killed writers of a shard left; for the one who holds its lease."""
+        for key in (shard_key(shard), rows_key(shard), mark_key(shard)):
+            self.place.remove_partial(key)
 
     def verify(self) -> None:
         """Compare every byte with the digests in the done marks."""
         self._require_complete()
         for shard in range(self.shards):
             mark = self._mark(shard)
-            for file, key in (
-                (self.shard_path(shard), "features"),
-                (self._rows_path(shard), "rows"),
-            ):
-                with file.open("rb") as handle:
-                    found = hashlib.file_digest(handle, "sha256").hexdigest()
-                if found != mark[key]["sha256"]:
-                    raise self._damaged(shard, file, DIGEST_DIFFERS)
+            for key, name in ((shard_key(shard), "features"), (rows_key(shard), "rows")):
+                if hashlib.sha256(self.place.read(key)).hexdigest() != mark[name]["sha256"]:
+                    raise self._damaged(shard, key, DIGEST_DIFFERS)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -208,7 +214,7 @@ class FeatureStore:
         ``penultimate`` (n, h). Nothing of the shard is trusted before its mark is written.
         Raises :class:`NonFiniteFeatureError`, naming the sample, before anything is written.
         """
-        if self._mark_path(shard).is_file():
+        if self.is_done(shard):
             return False
         facts, count = self.facts, self._sample_count(shard)
         arrays = sample_arrays(count, ids=ids, labels=labels, f0=f0, penultimate=penultimate)
@@ -222,10 +228,10 @@ class FeatureStore:
         names = [name for name in ids for _ in range(facts.outputs)]
         stored = to_stored(rows, facts.dtype, facts.scale, names)
         mark = {
-            "features": _publish(self.shard_path(shard), encode_shard(stored, facts.layout)),
-            "rows": _publish(self._rows_path(shard), npz_bytes(arrays)),
+            "features": self._publish(shard_key(shard), encode_shard(stored, facts.layout)),
+            "rows": self._publish(rows_key(shard), npz_bytes(arrays)),
         }
-        write_json(self._mark_path(shard), mark)
+        self.place.write(mark_key(shard), readable_json(mark).encode())
         return True
 
     # -- reading ------------------------------------------------------------------------------
@@ -236,12 +242,11 @@ class FeatureStore:
 
     def column_weights(self) -> np.ndarray:
         """The sketch's weights of the raw gradients' columns, float64 (p,)."""
-        file = self.path / "column_weights.npy"
         try:
-            weights: np.ndarray = np.load(file)
+            weights: np.ndarray = np.load(io.BytesIO(self.place.read(WEIGHTS)))
         except (OSError, ValueError, EOFError) as error:
             raise CorruptArtefactError(
-                f"{file} is damaged ({error}). Delete {self.path} and run again."
+                f"{self.path}/{WEIGHTS} is damaged ({error}). Delete {self.path} and run again."
             ) from None
         return weights
 
@@ -263,11 +268,11 @@ class FeatureStore:
             self._reader(shard).read(columns, own, target[a - start : b - start])
 
         shards = range(start // height, -(-stop // height))
-        if READ_THREADS == 1 or len(shards) == 1:
+        if self.place.reads_at_once == 1 or len(shards) == 1:
             for shard in shards:
                 read_shard(shard)
         else:
-            with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="shard-reader") as readers:
+            with ThreadPoolExecutor(self.place.reads_at_once) as readers:
                 list(readers.map(read_shard, shards))
 
     def panel(self, columns: slice, rows: slice = slice(None)) -> np.ndarray:
@@ -319,12 +324,35 @@ class FeatureStore:
         samples = self.samples(shard)
         return samples.stop - samples.start
 
+    def _lay_out(self, column_weights: Any) -> None:
+        """Everything a store has before its first shard; of several makers at once one wins."""
+        facts, place = self.facts, self.place
+        weights = np.ones(facts.p) if column_weights is None else np.asarray(column_weights, float)
+        if weights.shape != (facts.p,):
+            raise InputError(f"column_weights must have shape ({facts.p},), got {weights.shape}.")
+        if place.size(STORE) is None:
+            attributes = {"dtype": facts.dtype, "scale": facts.scale, "outputs": facts.outputs}
+            rows = facts.n * facts.outputs
+            place.write(f"features/{ZARR}", array_description(facts.layout, rows, attributes))
+            place.write(WEIGHTS, npy_bytes(weights))
+            if place.create(STORE, readable_json(asdict(facts)).encode()):
+                return
+        raise StoreExistsError(f"{self.path} exists already. Open it, or use another folder.")
+
+    def _publish(self, key: str, content: Any) -> dict[str, Any]:
+        """Write a file in one step; its size and digest for the done mark."""
+        self.place.write(key, content)
+        return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
     def _reader(self, shard: int) -> ShardReader:
         if shard not in self._readers:
-            rows = self._sample_count(shard) * self.facts.outputs
-            remedy = self._remedy(shard)
             self._readers[shard] = ShardReader(
-                self.shard_path(shard), self.facts.layout, rows, remedy
+                self.place,
+                shard_key(shard),
+                self.facts.layout,
+                self._sample_count(shard) * self.facts.outputs,
+                name=str(self.shard_path(shard)),
+                remedy=self._remedy(shard),
             )
         return self._readers[shard]
 
@@ -333,10 +361,9 @@ class FeatureStore:
         return np.concatenate([self._shard_array(shard, name) for shard in range(self.shards)])
 
     def _shard_array(self, shard: int, name: str) -> np.ndarray:
-        path = self._rows_path(shard)
-        content = path.read_bytes()
+        content = self.place.read(rows_key(shard))
         if hashlib.sha256(content).hexdigest() != self._mark(shard)["rows"]["sha256"]:
-            raise self._damaged(shard, path, DIGEST_DIFFERS)
+            raise self._damaged(shard, rows_key(shard), DIGEST_DIFFERS)
         with np.load(io.BytesIO(content)) as arrays:
             if name not in arrays:
                 raise InputError(f"{self.path} was written without {name}.")
@@ -354,53 +381,45 @@ class FeatureStore:
             )
         self._known_complete = True
 
-    def _check_sizes(self, shard: int) -> None:
-        mark = self._mark(shard)
-        for file, key in ((self.shard_path(shard), "features"), (self._rows_path(shard), "rows")):
-            size = file.stat().st_size if file.is_file() else None
-            if size != mark[key]["size"]:
+    def _check_sizes(self, shard: int, mark: Any, sizes: Mapping[str, int]) -> None:
+        for key, name in ((shard_key(shard), "features"), (rows_key(shard), "rows")):
+            size = sizes.get(key)
+            if size != mark[name]["size"]:
                 found = "is missing" if size is None else f"has {size} bytes"
-                raise self._damaged(shard, file, f"it {found}, {mark[key]['size']} were written")
+                raise self._damaged(shard, key, f"it {found}, {mark[name]['size']} were written")
 
-    def _damaged(self, shard: int, file: Path, what: str) -> CorruptArtefactError:
+    def _damaged(self, shard: int, key: str, what: str) -> CorruptArtefactError:
         return CorruptArtefactError(
-            f"shard {shard} is damaged: {file}: {what}. {self._remedy(shard)}"
+            f"shard {shard} is damaged: {child(self.path, key)}: {what}. {self._remedy(shard)}"
         )
 
     def _remedy(self, shard: int) -> str:
-        return f"Delete {self._mark_path(shard)} and run again to make shard {shard} anew."
+        mark = child(self.path, mark_key(shard))
+        return f"Delete {mark} and run again to make shard {shard} anew."
 
     def _mark(self, shard: int) -> dict[str, Any]:
-        mark: dict[str, Any] = read_json(self._mark_path(shard))
+        return self._parsed_mark(shard, self.place.read(mark_key(shard)))
+
+    def _parsed_mark(self, shard: int, content: bytes) -> dict[str, Any]:
+        mark: dict[str, Any] = parsed_json(content, str(child(self.path, mark_key(shard))))
         return mark
 
-    def _mark_path(self, shard: int) -> Path:
-        return self.path / "done" / f"{shard:05d}.json"
 
-    def _rows_path(self, shard: int) -> Path:
-        return self.path / "rows" / f"{shard:05d}.npz"
+def shard_key(shard: int) -> str:
+    """The Zarr file of a shard."""
+    return f"features/c/{shard}/0"
 
 
-def _lay_out(folder: Path, facts: StoreFacts, column_weights: Any) -> None:
-    """Everything a store has before its first shard."""
-    weights = np.ones(facts.p) if column_weights is None else np.asarray(column_weights, float)
-    if weights.shape != (facts.p,):
-        raise InputError(f"column_weights must have shape ({facts.p},), got {weights.shape}.")
-    for name in ("rows", "done"):
-        (folder / name).mkdir(parents=True)
-    np.save(folder / "column_weights.npy", weights)
-    attributes = {"dtype": facts.dtype, "scale": facts.scale, "outputs": facts.outputs}
-    create_zarr_array(folder / "features", facts.layout, facts.n * facts.outputs, attributes)
-    write_json(folder / "store.json", asdict(facts))
+def rows_key(shard: int) -> str:
+    """What is saved beside a shard's features."""
+    return f"rows/{shard:05d}.npz"
+
+
+def mark_key(shard: int) -> str:
+    """A shard's done mark."""
+    return f"done/{shard:05d}.json"
 
 
 def _refuse_shape(what: str, found: Sequence[int], wanted: tuple[int, ...]) -> None:
     if tuple(found) != wanted:
         raise InputError(f"{what} must have shape {wanted}, got {tuple(found)}.")
-
-
-def _publish(path: Path, content: Any) -> dict[str, Any]:
-    """Write a file in one step; its size and digest for the done mark."""
-    with atomic_path(path) as partial:
-        partial.write_bytes(content)
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}

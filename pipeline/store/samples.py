@@ -44,6 +44,13 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
+def npy_bytes(array: np.ndarray) -> bytes:
+    """The array as an ``.npy`` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
 def _float32(values: Any) -> np.ndarray:
     array: np.ndarray = torch.as_tensor(values).detach().to("cpu", torch.float32).numpy()
     return array

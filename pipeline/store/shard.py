@@ -6,15 +6,14 @@ the shard × some columns, row-major, each followed by its CRC-32C), in any orde
 its place with no copy between, several times faster than through Zarr's chunk pipeline.
 """
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
 
 from pipeline.artefact import CorruptArtefactError
+from pipeline.store.place import OpenedFile, Place
 
 Compression = Literal["none", "lz4"]
 
@@ -53,10 +52,18 @@ class ShardLayout:
         return self.rows * self.chunks * self.chunk_columns * self.dtype.itemsize
 
 
-def create_zarr_array(
+def array_description(layout: ShardLayout, rows: int, attributes: dict[str, Any]) -> bytes:
+    """The ``zarr.json`` of an array of ``rows`` × ``layout.columns``."""
+    from zarr.storage import MemoryStore
+
+    files: dict[str, Any] = {}
+    _create_array(MemoryStore(files), layout, rows, attributes)
+    return bytes(files["zarr.json"].to_bytes())
+
+
+def _create_array(
     store: Any, layout: ShardLayout, rows: int, attributes: dict[str, Any] | None = None
 ) -> Any:
-    """A Zarr v3 array of ``rows`` × ``layout.columns`` in ``store`` (a Zarr store or a path)."""
     import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
 
@@ -85,7 +92,7 @@ def encode_shard(values: np.ndarray, layout: ShardLayout) -> Any:
     from zarr.storage import MemoryStore
 
     files: dict[str, Any] = {}
-    array = create_zarr_array(MemoryStore(files), layout, len(values))
+    array = _create_array(MemoryStore(files), layout, len(values))
     array[:] = values
     return memoryview(files["c/0/0"].as_buffer_like())
 
@@ -93,11 +100,13 @@ def encode_shard(values: np.ndarray, layout: ShardLayout) -> Any:
 class ShardReader:
     """Checked reads of column ranges from one shard file."""
 
-    def __init__(self, path: Path, layout: ShardLayout, rows: int, remedy: str) -> None:
-        self.path = path
+    def __init__(
+        self, place: Place, key: str, layout: ShardLayout, rows: int, *, name: str, remedy: str
+    ) -> None:
         self.layout = layout
         self.rows = rows
-        self._remedy = remedy
+        self._place, self._key = place, key
+        self._name, self._remedy = name, remedy
         self._index = self._read_index()
 
     def read(self, columns: slice, rows: slice, out: np.ndarray) -> None:
@@ -105,31 +114,31 @@ class ShardReader:
         layout, width = self.layout, self.layout.chunk_columns
         first, last = columns.start // width, -(-columns.stop // width)
         whole = rows == slice(0, self.rows) and layout.compression == "none"
-        with self.path.open("rb", buffering=0) as file:
+        with self._place.opened(self._key) as file:
             for chunk in range(first, last):
                 start, stop = chunk * width, (chunk + 1) * width
                 a, b = max(start, columns.start), min(stop, columns.stop)
                 target = out[:, a - columns.start : b - columns.start]
                 if whole and b - a == width and target.flags.c_contiguous:
-                    self._read_in_place(file.fileno(), chunk, target)
+                    self._read_in_place(file, chunk, target)
                 else:
-                    values = self._read_chunk(file.fileno(), chunk)
+                    values = self._read_chunk(file, chunk)
                     target[:] = values[rows, a - start : b - start]
 
-    def _read_in_place(self, descriptor: int, chunk: int, target: np.ndarray) -> None:
+    def _read_in_place(self, file: OpenedFile, chunk: int, target: np.ndarray) -> None:
         """Read a chunk's rows straight into contiguous memory; only its padding is set aside."""
-        offset, length = self._place(chunk)
+        offset, length = self._position(chunk)
         rest = np.empty(length - target.nbytes, dtype=np.uint8)
         data = target.reshape(-1).view(np.uint8)
-        _read_fully(descriptor, [data, rest], offset, self._damaged)
+        self._fill(file, [data, rest], offset)
         checksum = google_crc32c.extend(google_crc32c.value(data), rest[:-CHECKSUM_BYTES])
         self._check(checksum, rest[-CHECKSUM_BYTES:], chunk)
 
-    def _read_chunk(self, descriptor: int, chunk: int) -> np.ndarray:
+    def _read_chunk(self, file: OpenedFile, chunk: int) -> np.ndarray:
         """All rows of one inner chunk, those that only pad the last shard too."""
-        offset, length = self._place(chunk)
+        offset, length = self._position(chunk)
         data = np.empty(length, dtype=np.uint8)
-        _read_fully(descriptor, [data], offset, self._damaged)
+        self._fill(file, [data], offset)
         body = data[:-CHECKSUM_BYTES]
         self._check(google_crc32c.value(body), data[-CHECKSUM_BYTES:], chunk)
         if self.layout.compression != "none":
@@ -142,15 +151,22 @@ class ShardReader:
         length = 2 * INDEX_ENTRY.itemsize * self.layout.chunks
         data = np.empty(length + CHECKSUM_BYTES, dtype=np.uint8)
         try:
-            with self.path.open("rb", buffering=0) as file:
-                start = os.fstat(file.fileno()).st_size - len(data)
-                _read_fully(file.fileno(), [data], start, self._damaged)
+            with self._place.opened(self._key) as file:
+                self._fill(file, [data], file.size - len(data))
         except FileNotFoundError:
             raise self._damaged("the file is missing") from None
         self._check(google_crc32c.value(data[:length]), data[length:], None)
         return data[:length].view(INDEX_ENTRY).reshape(-1, 2)
 
-    def _place(self, chunk: int) -> tuple[int, int]:
+    def _fill(self, file: OpenedFile, buffers: list[np.ndarray], offset: int) -> None:
+        try:
+            if offset < 0:
+                raise EOFError
+            file.fill(buffers, offset)
+        except EOFError:
+            raise self._damaged("the file is too short") from None
+
+    def _position(self, chunk: int) -> tuple[int, int]:
         offset, length = (int(value) for value in self._index[chunk])
         if offset == ABSENT:
             raise self._damaged(f"chunk {chunk} is missing")
@@ -162,20 +178,4 @@ class ShardReader:
             raise self._damaged(f"the checksum of {where} does not match")
 
     def _damaged(self, what: str) -> CorruptArtefactError:
-        return CorruptArtefactError(f"the shard {self.path} is damaged: {what}. {self._remedy}")
-
-
-def _read_fully(descriptor: int, buffers: list[np.ndarray], offset: int, damaged: Any) -> None:
-    """Fill the buffers from ``offset`` on; one call may give less than was asked for."""
-    if offset < 0:
-        raise damaged("the file is too short")
-    pending = [buffer.data for buffer in buffers if buffer.nbytes]
-    while pending:
-        count = os.preadv(descriptor, pending, offset)
-        if count == 0:
-            raise damaged("the file is too short")
-        offset += count
-        while pending and count >= pending[0].nbytes:
-            count -= pending.pop(0).nbytes
-        if pending:
-            pending[0] = pending[0][count:]
+        return CorruptArtefactError(f"the shard {self._name} is damaged: {what}. {self._remedy}")

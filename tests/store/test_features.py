@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.artefact import CorruptArtefactError, ForeignArtefactError
-from pipeline.store import FeatureStore, NonFiniteFeatureError, features, rows_per_shard
+from pipeline.store import FeatureStore, NonFiniteFeatureError, rows_per_shard
 from pipeline.types import InputError
 
 PROVENANCE = {"weights": "abc", "sketch": {"kind": "uniform", "size": 20}}
@@ -74,7 +74,7 @@ def test_panels_cover_all_columns_in_order(tmp_path):
 def test_several_threads_read_the_same_values(tmp_path, monkeypatch):
     store, _ = filled(tmp_path / "s", 20, 8192 + 5, rows_per_shard=3)
     alone = store.panel(slice(0, 8192), slice(2, 19))
-    monkeypatch.setattr(features, "READ_THREADS", 4)
+    monkeypatch.setattr(store.place, "reads_at_once", 4)
     np.testing.assert_array_equal(store.panel(slice(0, 8192), slice(2, 19)), alone)
 
 
@@ -143,13 +143,14 @@ def test_shard_without_mark_is_written_anew_whatever_lies_there(tmp_path):
     again.verify()
 
 
-def test_stale_partial_files_are_removed(tmp_path):
+def test_what_a_killed_writer_left_of_a_shard_is_removed_and_others_files_stay(tmp_path):
     store, _ = filled(tmp_path / "s", rows_per_shard=4)
-    stale = [store.shard_path(0).with_name("0.77.partial"), tmp_path / "s" / "done" / "x.partial"]
+    stale = [store.shard_path(0).with_name("0.77.partial")]
+    stale += [tmp_path / "s" / "done" / f"0000{shard}.json.77.partial" for shard in (0, 1)]
     for file in stale:
         file.write_bytes(b"half")
-    assert store.remove_stale() == 2
-    assert not any(file.exists() for file in stale)
+    store.remove_partial(0)
+    assert [file.exists() for file in stale] == [False, False, True]
 
 
 @pytest.mark.parametrize("compression", ["none", "lz4"])
@@ -300,13 +301,14 @@ def test_killed_writer_leaves_a_store_that_is_finished_to_the_same_bytes(tmp_pat
     context = multiprocessing.get_context("spawn")
     writer = context.Process(target=_write_all, args=(tmp_path / "killed", p))
     writer.start()
-    while writer.is_alive() and not any((tmp_path / "killed" / "done").iterdir()):
+    while writer.is_alive() and not any((tmp_path / "killed").glob("done/*.json")):
         time.sleep(0.001)
     time.sleep(delay)
     writer.kill()
     writer.join()
     store = FeatureStore.open(tmp_path / "killed")
-    store.remove_stale()
+    for shard in store.missing_rows():
+        store.remove_partial(shard)
     _write_all(tmp_path / "killed", p)
     _write_all(tmp_path / "undisturbed", p)
     for shard in range(store.shards):

@@ -1,0 +1,106 @@
+"""The missing shards, done by this job's workers and by whoever else wants the same features."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.distributed.executor import BlockFailedError, BlockRetry, Executor, Outcome
+from pipeline.log import BlockDone
+from pipeline.stages.featurize import STAGE, FeaturizeSpec, make_featurizer
+from pipeline.stages.job import Job
+from pipeline.store import FeatureStore
+from pipeline.store.lease import live_leases
+from pipeline.types import InputError
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+"""How often a job that waits for another looks whether it is done."""
+
+
+class ShardFailedError(InputError):
+    """A shard that failed as often as it may; the others are safe, a new run resumes."""
+
+    def __init__(self, shard: int, split: str, error: BlockFailedError) -> None:
+        super().__init__(
+            f"shard {shard} of split {split} failed {error.attempts} times, the last time with: "
+            f"{error.cause}\nFinished shards are kept; the same command continues once the cause "
+            "is gone. Every worker's log is in the run's folder, under logs/."
+        )
+
+
+class ShardWatch:
+    """Hears of every block: writes events, moves the progress bar, counts what this job did."""
+
+    def __init__(self, job: Job, spec: FeaturizeSpec) -> None:
+        self._job, self._spec = job, spec
+        self.rows = 0
+        self.shards = 0
+
+    def on_done(self, event: BlockDone) -> None:
+        """A shard is finished, or left to the job that is making it."""
+        if event.rows == 0:
+            return
+        self.rows += event.rows
+        self.shards += 1
+        self._record(
+            "shard_done", event.block, seconds=round(event.seconds, 3), peak_bytes=event.peak_bytes
+        )
+        self._job.progress.advance(event)
+
+    def on_retry(self, retry: BlockRetry) -> None:
+        """A shard went wrong and will be tried again."""
+        self._record("shard_retry", retry.block, attempt=retry.attempt, error=retry.cause)
+
+    def failed(self, error: BlockFailedError) -> ShardFailedError:
+        """A shard is given up; the error that ends the run."""
+        self._record("shard_failed", error.block, attempts=error.attempts, error=error.cause)
+        split_job, shard = self._spec.locate(error.block)
+        return ShardFailedError(shard, split_job.split.name, error)
+
+    def _record(self, event: str, block: int, **facts: Any) -> None:
+        split_job, shard = self._spec.locate(block)
+        self._job.folder.record_event(
+            event, stage=STAGE, split=split_job.split.name, shard=shard, **facts
+        )
+
+
+def complete_shards(
+    executor: Executor,
+    spec: FeaturizeSpec,
+    stores: Mapping[str, FeatureStore],
+    missing: Mapping[str, list[int]],
+    watch: ShardWatch,
+) -> Outcome:
+    """Run until every shard is marked, by whomever; what other jobs hold is waited for."""
+    outcome = Outcome()
+    while any(missing.values()):
+        free = _free_blocks(spec, stores, missing)
+        if free:
+            try:
+                done = executor.run(make_featurizer, spec, free, watch.on_done, watch.on_retry)
+            except BlockFailedError as error:
+                raise watch.failed(error) from None
+            outcome = outcome.plus(done)
+        else:
+            logger.info("features: another run is making what is missing, waiting")
+            time.sleep(POLL_SECONDS)
+        missing = {name: store.missing_rows() for name, store in stores.items()}
+    return outcome
+
+
+def _free_blocks(
+    spec: FeaturizeSpec, stores: Mapping[str, FeatureStore], missing: Mapping[str, list[int]]
+) -> list[int]:
+    """Missing shards that no other job holds, largest first: a long one must not come last."""
+    sized = []
+    for job in spec.jobs:
+        store, shards = stores[job.split.name], missing[job.split.name]
+        leases = live_leases(store.place) if shards else {}
+        for shard in shards:
+            holder = leases.get(f"{shard:05d}")
+            if holder is None or holder.owner == spec.owner:
+                samples = store.samples(shard)
+                sized.append((samples.start - samples.stop, job.first_block + shard))
+    return [block for _, block in sorted(sized)]

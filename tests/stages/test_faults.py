@@ -1,0 +1,92 @@
+"""What goes wrong in a job's own work: each time a clear stop, and the same command continues."""
+
+import threading
+
+import pytest
+from small_runs import SMALL, events, run
+
+from pipeline.artefact import FullDiskError
+from pipeline.runs import RunFolder
+from pipeline.stages import featurize
+from pipeline.stages.shards import ShardFailedError
+from pipeline.stages.status import run_status
+from pipeline.store.folder_place import FolderPlace
+
+QUICK_TIMEOUT = "executor={kind: local, workers: 1, threads: 1, decode_timeout: 1.0}"
+
+TROUBLED = 70
+"""A training row beyond those that the store's scale comes from."""
+
+
+def trouble(monkeypatch, meet):
+    """Loading one training sample does what ``meet`` does."""
+    loader = featurize.batch_loader
+
+    def troubled(options):
+        load = loader(options)
+
+        def load_rows(rows, batch):
+            chosen = rows.subset(batch)
+            if rows.name == "train" and name["bad"] in chosen.ids:
+                meet()
+            return load(rows, batch)
+
+        return load_rows
+
+    name = {"bad": None}
+    write = featurize.write_shard
+
+    def noting(extract, store, shard, spec, job):
+        name["bad"] = job.split.ids[TROUBLED] if job.split.name == "train" else None
+        return write(extract, store, shard, spec, job)
+
+    monkeypatch.setattr(featurize, "batch_loader", troubled)
+    monkeypatch.setattr(featurize, "write_shard", noting)
+
+
+def hang():
+    threading.Event().wait(20)
+
+
+def fail():
+    raise ValueError("the decoder lost its way")
+
+
+@pytest.mark.parametrize(
+    ("meet", "said"), [(hang, "nothing came within 1 s"), (fail, "the decoder lost its way")]
+)
+def test_a_shard_that_fails_three_times_is_named_with_its_sample_and_error(
+    tmp_path, undisturbed, meet, said
+):
+    folder, cache = tmp_path / "run", tmp_path / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        trouble(patch, meet)
+        message = rf"shard 0 of split train failed 3 times.*sample \S+ of split train: {said}"
+        with pytest.raises(ShardFailedError, match=message):
+            run(folder, cache, QUICK_TIMEOUT)
+    rows = {row.stage: row for row in run_status(RunFolder(folder))}
+    assert rows["features train"].state == "failed"
+    assert said in rows["features train"].detail
+    again = run(folder, cache, SMALL[-1])
+    assert again.metrics.read_bytes() == undisturbed.metrics.read_bytes()
+    assert len(events(again, "shard_retry")) == 2
+    assert all(row.state == "done" for row in run_status(again))
+
+
+def test_a_full_disk_stops_the_run_at_once_and_the_same_command_continues(tmp_path, undisturbed):
+    folder, cache = tmp_path / "run", tmp_path / "cache"
+    write = FolderPlace.write
+
+    def full_at_the_second_shard(self, key, content):
+        if key.startswith("features/c") and list(cache.glob("*/done/*.json")):
+            raise FullDiskError(cache / key)
+        write(self, key, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FolderPlace, "write", full_at_the_second_shard)
+        with pytest.raises(FullDiskError, match="no space is left to write"):
+            run(folder, cache)
+    assert len(list(cache.glob("*/done/*.json"))) == 1
+    again = run(folder, cache)
+    assert again.metrics.read_bytes() == undisturbed.metrics.read_bytes()
+    assert not events(again, "shard_retry")
