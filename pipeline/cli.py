@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 
 from pipeline.log import configure_logging
+from pipeline.schedule.command import gc, refeaturize
 from pipeline.studies.command import analyse
+from pipeline.studies.features_command import features
 from pipeline.types import InputError
 
 app = typer.Typer(
@@ -29,6 +31,9 @@ app = typer.Typer(
     """,
 )
 app.add_typer(analyse, name="analyse")
+app.add_typer(features, name="features")
+app.command()(refeaturize)
+app.command()(gc)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED = 130
 
@@ -54,6 +59,11 @@ Page = Annotated[
     Path | None,
     typer.Option("--out", help="Comparison page.  [default: runs/comparison.html]"),
 ]
+Server = Annotated[
+    str | None,
+    typer.Option("--uri", help="MLflow server or store.  [default: $MLFLOW_TRACKING_URI]"),
+]
+Experiment = Annotated[str, typer.Option("--experiment", help="MLflow's name for the group.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/quickstart.")]
 Runs = Annotated[list[Path], typer.Argument(help="One run to report, or several to compare.")]
 MachineFile = Annotated[
@@ -146,6 +156,19 @@ def report(runs: Runs, out: Page = None) -> None:
         console.print(f"Report: {build_report(runs[0])}")
     else:
         console.print(f"Comparison: {compare(runs, out or Path('runs') / 'comparison.html')}")
+
+
+@app.command()
+def track(runs: Runs, uri: Server = None, experiment: Experiment = "entk") -> None:
+    """Log finished runs to MLflow: config, metrics, timing, report. Safe to repeat.
+
+    Example: `entk track runs/quickstart --uri http://mlflow.example.org`
+    """
+    from pipeline.report.track import track_run
+
+    for folder in runs:
+        logged = track_run(folder, uri=uri, experiment=experiment)
+        console.print(f"{folder}: MLflow run {logged}")
 
 
 def main() -> None:

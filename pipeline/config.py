@@ -24,6 +24,14 @@ from ruamel.yaml.error import YAMLError
 from pipeline.types import InputError
 
 ENVIRONMENT_VARIABLE = re.compile(r"\$\{(\w+)\}")
+NO_SECRETS = (
+    "a config is kept in the run's folder and must hold none. Libraries take credentials from the "
+    "environment of the process by themselves."
+)
+SECRET_VARIABLE = re.compile(
+    r"(?:^|_)(?:KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE
+)
+SECRET_IN_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
 
 ENVIRONMENT_HINTS = {
     "ENTK_DATA": (
@@ -137,9 +145,13 @@ def expand_environment(values: Any, where: str = "") -> Any:
         return [expand_environment(value, f"{where}.{i}") for i, value in enumerate(values)]
     if not isinstance(values, str):
         return values
+    if SECRET_IN_ADDRESS.search(values):
+        raise InputError(f"an address holds a password; {NO_SECRETS}", where)
 
     def lookup(match: re.Match[str]) -> str:
         name = match[1]
+        if SECRET_VARIABLE.search(name):
+            raise InputError(f"{name} looks like a secret; {NO_SECRETS}", where)
         if name not in os.environ:
             hint = ENVIRONMENT_HINTS.get(name, f"Set it with: export {name}=…")
             raise InputError(f"the environment variable {name} is not set. {hint}", where)

@@ -35,7 +35,8 @@ class ProgressBars:
         """Move the bar of the event's stage."""
         task = self._tasks[event.stage]
         self._computed[event.stage] += event.rows
-        elapsed = self._bars.tasks[task].elapsed or 0.0
+        # Numbers of bars go on counting when bars are taken away: they are no positions.
+        elapsed = next(bar.elapsed for bar in self._bars.tasks if bar.id == task) or 0.0
         rate = f"{self._computed[event.stage] / elapsed:.1f}/s" if elapsed > 0 else ""
         self._bars.update(task, advance=event.rows, rate=rate)
 

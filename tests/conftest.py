@@ -1,10 +1,14 @@
 """Fixtures that every room's tests share."""
 
 import os
+import re
+import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
+
+from pipeline import cli
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +85,23 @@ def ray_executor(ray_cluster):
 def free_cluster(ray_executor):
     """The same Ray with its CPUs free, for tests that make executors of their own."""
     ray_executor.stop_workers()
+
+
+@pytest.fixture
+def entk(monkeypatch, capsys, tmp_path):
+    """The command line in this process, in an empty folder: exit code and all it printed, on one
+    line."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["entk", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        printed = capsys.readouterr()
+        return code, re.sub(r"\s+", " ", printed.out + printed.err)
+
+    return call

@@ -1,36 +1,15 @@
 """A user's mistake is one clear message with the config path of its cause, and exit code 2."""
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline import cli
-
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "configs/quickstart.yaml"
 LOCAL = ["executor={kind: local, workers: 1, threads: 1}", "pretrain.epochs=1", "sketch.size=500"]
-
-
-@pytest.fixture
-def entk(monkeypatch, capsys, tmp_path):
-    """Run the command line in this process: exit code and everything it printed, on one line."""
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["entk", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        printed = capsys.readouterr()
-        return code, re.sub(r"\s+", " ", printed.out + printed.err)
-
-    return call
 
 
 def run(entk, *overrides: str, config: Path = QUICKSTART) -> tuple[int, str]:

@@ -163,3 +163,19 @@ def test_a_written_config_reads_back_equal(tmp_path):
     values = {"name": "a", "nested": {"b": [1, 2.5, None, True], "c": "1e-6"}}
     write_yaml(tmp_path / "config.yaml", values)
     assert read_yaml(tmp_path / "config.yaml") == values
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DB_PASSWORD"])
+def test_a_secret_never_gets_into_a_config(name, monkeypatch):
+    monkeypatch.setenv(name, "hunter2")
+    with pytest.raises(InputError, match=name) as refusal:
+        expand_environment({"store": {"root": f"s3://bucket/${{{name}}}"}})
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_an_address_with_a_password_is_refused_without_repeating_it():
+    with pytest.raises(InputError, match=r"store\.root: an address holds a password") as refusal:
+        expand_environment({"store": {"root": "https://user:hunter2@host/bucket"}})
+    assert "hunter2" not in str(refusal.value)
+    plain = {"store": {"root": "s3://bucket/a:b@c"}, "executor": {"address": "ray://host:10001"}}
+    assert expand_environment(plain) == plain

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
+import psutil
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
@@ -66,9 +67,23 @@ def build(options: ArraysOptions) -> Benchmark:
 def _keys(path: Path) -> list[str]:
     try:
         with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
+            _refuse_bomb(path, archive)
             return sorted(archive.files)
     except (OSError, BadZipFile) as error:
         raise InputError(f"{path} is no NumPy archive: {error}", "benchmark.path") from None
+
+
+def _refuse_bomb(path: Path, archive: NpzFile) -> None:
+    """An array that no memory holds: kilobytes of a zip file can unfold to terabytes."""
+    memory = psutil.virtual_memory().total
+    for info in archive.zip.infolist() if archive.zip is not None else ():
+        if info.file_size > memory:
+            raise InputError(
+                f"{info.filename} in {path} unfolds from {info.compress_size:,} to "
+                f"{info.file_size:,} bytes; this machine has {memory:,}. The archive is damaged, "
+                "or a decompression bomb.",
+                "benchmark.path",
+            )
 
 
 def _is_split(name: str) -> bool:

@@ -33,9 +33,9 @@ def build_report(folder: Path) -> Path:
     write_figures(folder, [figure for section in sections for figure in section.figures])
     write_tables(folder / TABLES, table_files(run))
     content = _content(run, sections)
-    _write(folder / "report.md", _environment().get_template("report.md.j2").render(content))
+    render(folder / "report.md", "report.md.j2", content)
     page = folder / "report.html"
-    _write(page, _environment().get_template("report.html.j2").render(content))
+    render(page, "report.html.j2", content)
     return page
 
 
@@ -84,7 +84,7 @@ def compare(folders: Sequence[Path], page: Path) -> Path:
         "selections": sorted({run.selection_phrase for run in runs}),
         "missing": [f"{run.name}: {sentence}" for run in runs for sentence in run.missing],
     }
-    _write(page, _environment().get_template("compare.html.j2").render(content))
+    render(page, "compare.html.j2", content)
     return page
 
 
@@ -143,6 +143,11 @@ def _stages(run: Run) -> list[dict[str, Any]]:
         }
         for stage, facts in run.timing.items()
     ]
+
+
+def render(path: Path, template: str, content: Mapping[str, Any]) -> None:
+    """Write a page of this package's templates, atomically."""
+    _write(path, _environment().get_template(template).render(content))
 
 
 def _environment() -> jinja2.Environment:

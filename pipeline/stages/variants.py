@@ -33,6 +33,7 @@ from pipeline.stages.predictions import forget_fit_without_predictions, write_me
 from pipeline.stages.road import KernelRoad
 from pipeline.stages.stage import run_stage
 from pipeline.store import FeatureStore
+from pipeline.store.place import Location
 from pipeline.types import InputError
 
 Splits = Mapping[str, np.ndarray]
@@ -60,7 +61,9 @@ def refuse_impossible_variants(job: Job, plan: Plan) -> None:
             raise InputError("a regression has no logistic probe to take a head from.", where)
 
 
-def run_variants(job: Job, instrument: Instrument, plan: Plan, stores: Mapping[str, Path]) -> None:
+def run_variants(
+    job: Job, instrument: Instrument, plan: Plan, stores: Mapping[str, Location]
+) -> None:
     """Fit and predict with every variant of the config."""
     for name, options in job.config.variants.items():
         if options.own_features:
@@ -92,7 +95,7 @@ def _run_members(
     name: str,
     options: VariantOptions,
     instrument: Instrument,
-    stores: Mapping[str, Path],
+    stores: Mapping[str, Location],
 ) -> None:
     """Every member through features, kernel, fit and predictions; then their mean."""
     overrides: tuple[str, ...] = ()
@@ -138,7 +141,7 @@ def _run_member(member: Job, instrument: Instrument) -> None:
 
 
 def _run_on_blocks(
-    job: Job, name: str, options: VariantOptions, plan: Plan, stores: Mapping[str, Path]
+    job: Job, name: str, options: VariantOptions, plan: Plan, stores: Mapping[str, Location]
 ) -> None:
     """A machine on the run's own kernel: on its first rows, or with another kernel added."""
     provenance = stage_provenance(

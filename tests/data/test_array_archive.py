@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -91,3 +93,12 @@ def test_the_real_mnist_archive(real_data):
         "id_test": 2000,
     }
     assert len(built.classes) == 10
+
+
+def test_an_archive_that_unfolds_beyond_the_machines_memory_is_refused(save, monkeypatch):
+    images = np.random.default_rng(1).integers(0, 256, (20, 100, 100), dtype=np.uint8)
+    path = save(train_images=images)
+    build(ArraysOptions(path=path))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=100_000))
+    with pytest.raises(InputError, match=r"train_images.npy in .* decompression bomb"):
+        build(ArraysOptions(path=path))

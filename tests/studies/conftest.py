@@ -1,12 +1,10 @@
 """A finished run to study, and the command line in this process."""
 
-import re
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pipeline import cli
 from pipeline.registry import load_config
 from pipeline.runs import RunFolder
 from pipeline.stages.job import Silence
@@ -33,22 +31,9 @@ def finished_run(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def analyse(monkeypatch, capsys, tmp_path):
+def analyse(entk):
     """`entk analyse …` in an empty folder: exit code and everything printed, on one line."""
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "argv", ["entk", "analyse", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        printed = capsys.readouterr()
-        return code, re.sub(r"\s+", " ", printed.out + printed.err)
-
-    return call
+    return partial(entk, "analyse")
 
 
 @pytest.fixture

@@ -1,0 +1,164 @@
+"""What Dask finds out about feature stores of any size: columns, drift, spectrum; out of core.
+
+Features are those of the kernel, K = ΦΦᵀ: column weights are put in. Memory is bounded by the size
+of the chunks and the number of threads that read them; see :func:`out_of_core`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pipeline.artefact import differences
+from pipeline.store import FeatureStore
+from pipeline.types import InputError, MissingExtraError
+
+MODEL = "model"
+"""Part of a store's provenance in which two revisions may differ."""
+
+CHUNK_BYTES = 64 * 2**20
+"""A chunk of :meth:`FeatureStore.as_dask`, float32."""
+
+COPIES = 6
+"""Arrays of a chunk's size that one thread holds at most: stored, float32, weighted, products."""
+
+DEFAULT_MEMORY = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class ColumnStats:
+    """What the columns of a store hold."""
+
+    norms: Float[np.ndarray, " p"]
+    """Euclidean norm of the finite entries of every column of Φ, float64."""
+    nonfinite: Int[np.ndarray, " p"]
+    """Entries of every column that are NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the features of the same rows moved between two revisions of a model."""
+
+    relative: float
+    """‖Φ_after − Φ_before‖ / ‖Φ_before‖, Frobenius norms."""
+    cosine: float
+    """Mean over rows of the cosine between a row before and after; rows of zeros left out."""
+
+
+def drift(before: FeatureStore, after: FeatureStore) -> Drift:
+    """Distance of two stores that differ in the model alone; one pass over both."""
+    refuse_other_rows(before, after)
+    dask, _ = _dask()
+    w = after.column_weights()
+    a, b = _weighted(before, w), _weighted(after, w)
+    dots = [(x * y).sum(axis=1, dtype=np.float64) for x, y in ((a, a), (b, b), (a, b))]
+    moved = ((b - a) ** 2).sum(dtype=np.float64)
+    aa, bb, ab, difference = dask.compute(*dots, moved)
+    if not aa.sum() > 0:
+        raise InputError(f"{before.path} holds zeros alone: no drift can be measured from it.")
+    there = (aa > 0) & (bb > 0)
+    cosine = (ab[there] / np.sqrt(aa[there] * bb[there])).mean() if there.any() else 0.0
+    return Drift(float(np.sqrt(difference / aa.sum())), float(cosine))
+
+
+def refuse_other_rows(before: FeatureStore, after: FeatureStore) -> None:
+    """Raise :class:`InputError` unless rows and columns of both stores mean the same."""
+    wanted, found = after.facts.provenance, before.facts.provenance
+    parts = [key for key, _, _ in differences(found, wanted) if key.split(".")[0] != MODEL]
+    if parts or before.shape != after.shape:
+        raise InputError(
+            f"{before.path} and {after.path} differ in more than the model's weights: "
+            f"{', '.join(parts) or f'{before.shape} and {after.shape}'}. Drift compares two "
+            "revisions of one model on the same samples through the same sketch."
+        )
+
+
+def column_stats(store: FeatureStore) -> ColumnStats:
+    """Norm and non-finite entries of every column; one pass."""
+    dask, _ = _dask()
+    features = _weighted(store, store.column_weights())
+    rows = (1,) * len(features.chunks[0])
+    sums = features.map_blocks(
+        _column_sums, chunks=(rows, features.chunks[1], (2,)), new_axis=2, dtype=np.float64
+    )
+    (total,) = dask.compute(sums.sum(axis=0))
+    return ColumnStats(np.sqrt(total[:, 0]), total[:, 1].astype(np.int64))
+
+
+def spectrum(
+    store: FeatureStore, rank: int, *, seed: int = 0, passes: int = 2
+) -> Float[np.ndarray, " rank"]:
+    """Largest eigenvalues of K = ΦΦᵀ, descending, by Dask's randomized SVD of Φ.
+
+    ``passes`` power iterations, each reading Φ twice, sharpen what decays slowly (Halko, Martinsson
+    and Tropp 2011, algorithm 4.4). Holds a few float64 arrays of (p, rank + 10).
+    """
+    dask, da = _dask()
+    n, p = store.shape
+    if not 1 <= rank <= min(n, p):
+        raise InputError(f"a rank from 1 to {min(n, p)} is expected, got {rank}.", "--rank")
+    state = da.random.RandomState(seed, RandomState=np.random.RandomState)
+    _, values, _ = da.linalg.svd_compressed(
+        _weighted(store, store.column_weights()),
+        rank,
+        # Orthonormal between the passes: plain powers of float32 products lose all but the largest.
+        iterator="QR",
+        n_power_iter=passes,
+        n_oversamples=min(10, min(n, p) - rank),
+        seed=state,
+    )
+    (values,) = dask.compute(values)
+    squares: np.ndarray = np.asarray(values, dtype=np.float64) ** 2
+    return squares
+
+
+@contextmanager
+def out_of_core(memory: int = DEFAULT_MEMORY, address: str | None = None) -> Iterator[None]:
+    """Inside, Dask computes on as many threads as fit ``memory`` bytes, or on a cluster.
+
+    ``address`` is a scheduler of ``distributed``, whose workers have limits of their own.
+    """
+    dask, _ = _dask()
+    if address is not None:
+        from dask.distributed import Client
+
+        with Client(address):
+            yield
+        return
+    needed = COPIES * CHUNK_BYTES
+    if memory < needed:
+        raise InputError(
+            f"{memory / 2**20:.0f} MiB do not hold one thread's chunks; {needed / 2**20:.0f} MiB "
+            "do.",
+            "--memory",
+        )
+    threads = max(1, min(os.cpu_count() or 1, memory // needed))
+    with dask.config.set(scheduler="threads", num_workers=threads):
+        yield
+
+
+def _column_sums(block: Float[np.ndarray, "n w"]) -> Float[np.ndarray, "1 w 2"]:
+    """Sums of squares and counts of non-finite entries of a block's columns."""
+    finite = np.isfinite(block)
+    # Squares of float32 gradients can be too small for float32; einsum casts piece by piece.
+    kept = np.where(finite, block, np.float32(0))
+    squares = np.einsum("ij,ij->j", kept, kept, dtype=np.float64)
+    return np.stack([squares, (~finite).sum(axis=0)], axis=1)[None]
+
+
+def _weighted(store: FeatureStore, weights: Float[np.ndarray, " p"]) -> Any:
+    """Φ times its column weights, lazy float32 (n, p)."""
+    return store.as_dask() * weights.astype(np.float32)
+
+
+def _dask() -> tuple[Any, Any]:
+    try:
+        import dask
+        import dask.array
+    except ImportError:
+        raise MissingExtraError("dask", "cluster", "statistics of stored features") from None
+    return dask, dask.array

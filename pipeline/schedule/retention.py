@@ -1,0 +1,105 @@
+"""What a registry's retention rule lets go: features and kernels of older revisions.
+
+Only what the registry's own history names is ever removed, and only while no scheduler is at work.
+Scores, fits, predictions and reports stay, so that the history stays readable.
+"""
+
+import contextlib
+import logging
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import filelock
+
+from pipeline.history import Entry, Task, read_history
+from pipeline.schedule.cell import folder_bytes
+from pipeline.schedule.options import Registry, RetentionOptions
+from pipeline.schedule.refeaturize import HISTORY, TaskFolder
+from pipeline.types import InputError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Expired:
+    """A folder that the rule lets go."""
+
+    path: Path
+    bytes: int
+    entry: Entry
+    """The last revision that used it."""
+
+
+def expired(
+    entries: Iterable[Entry], rule: RetentionOptions, root: Path, now: datetime
+) -> list[Expired]:
+    """Folders of older revisions that no kept revision of any task uses, and that are there."""
+    kept, old = _parted(entries, rule, now)
+    needed = {path for entry in kept for path in _folders(entry, root)}
+    last_use = {path: entry for entry in old for path in _folders(entry, root)}
+    return [
+        Expired(path, folder_bytes(path), entry)
+        for path, entry in sorted(last_use.items())
+        if path not in needed and path.is_dir()
+    ]
+
+
+def collect(registry: Registry, root: Path, *, dry_run: bool) -> list[Expired]:
+    """Remove what is expired, or only say what would be; what it was.
+
+    Raises :class:`InputError` where a scheduler is at work on the registry.
+    """
+    with ExitStack() as locks:
+        if not dry_run:
+            for task in {*registry.tasks(), *(e.task for e in read_history(root / HISTORY))}:
+                if not locks.enter_context(TaskFolder(root, task).owned(wait=False)):
+                    raise InputError(f"a scheduler is at {task}. Try again when it is done.")
+        found = expired(
+            read_history(root / HISTORY), registry.retention, root, datetime.now(tz=UTC)
+        )
+        if dry_run:
+            return found
+        return [item for item in found if _removed(item.path)]
+
+
+def _parted(
+    entries: Iterable[Entry], rule: RetentionOptions, now: datetime
+) -> tuple[list[Entry], list[Entry]]:
+    """The entries that the rule keeps, and the others."""
+    of_task: dict[Task, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        of_task[entry.task].append(entry)
+    kept: list[Entry] = []
+    old: list[Entry] = []
+    for own in of_task.values():
+        newest = list(dict.fromkeys(entry.key for entry in reversed(own)))[: rule.revisions]
+        for entry in own:
+            young = rule.days is not None and now - _date(entry) < timedelta(days=rule.days)
+            (kept if young or entry.key in newest else old).append(entry)
+    return kept, old
+
+
+def _date(entry: Entry) -> datetime:
+    return datetime.fromisoformat(entry.date)
+
+
+def _folders(entry: Entry, root: Path) -> list[Path]:
+    return [*(Path(store) for store in entry.stores.values()), root / entry.run / "kernel"]
+
+
+def _removed(path: Path) -> bool:
+    """Remove a folder; a store that a run outside of the registry is writing stays."""
+    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"), blocking=False)
+    with contextlib.suppress(filelock.Timeout), lock:
+        # Renamed first: a store is there as a whole or not at all.
+        leaving = path.with_name(f"{path.name}.expired")
+        path.rename(leaving)
+        shutil.rmtree(leaving)
+        return True
+    logger.info("%s: in use, kept", path)
+    return False

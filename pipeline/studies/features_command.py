@@ -1,0 +1,105 @@
+"""``entk features``: what stored features hold, computed out of core by Dask."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.types import InputError
+
+features = typer.Typer(
+    no_args_is_help=True,
+    help="Statistics of stored features, in bounded memory; a run's features.json names stores.",
+)
+
+console = Console()
+
+Stores = Annotated[list[Path], typer.Argument(help="Folders of feature stores.")]
+Store = Annotated[Path, typer.Argument(help="Folder of a feature store.")]
+Memory = Annotated[str, typer.Option("--memory", help="What this process may use.")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="A running Dask scheduler, such as tcp://host:8786."),
+]
+Rank = Annotated[int, typer.Option("--rank", help="How many eigenvalues.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the random projection.")]
+
+ENOUGH = "2GiB"
+
+
+@features.command()
+def stats(stores: Stores, memory: Memory = ENOUGH, address: Address = None) -> None:
+    """Column norms and non-finite entries; exit code 1 where anything is not finite.
+
+    Example: `entk features stats runs/cache/features-*`
+    """
+    from pipeline.analyses.stored import column_stats, out_of_core
+    from pipeline.store import FeatureStore
+
+    names = ("store", "rows", "columns", "not finite", "zero columns", "least", "median", "largest")
+    table = Table(*names, title="columns of Φ and their norms", title_justify="left")
+    bad = 0
+    with out_of_core(_bytes(memory), address):
+        for path in stores:
+            store = FeatureStore.open(path)
+            found = column_stats(store)
+            bad += (count := int(found.nonfinite.sum()))
+            shown = np.quantile(found.norms, [0, 0.5, 1])
+            zeros = int((found.norms == 0).sum())
+            numbers = (*store.shape, count, zeros)
+            table.add_row(path.name, *(f"{x:,}" for x in numbers), *(f"{x:.3g}" for x in shown))
+    console.print(table)
+    if bad:
+        raise typer.Exit(1)
+
+
+@features.command()
+def drift(before: Store, after: Store, memory: Memory = ENOUGH, address: Address = None) -> None:
+    """How far the features of the same rows moved between two revisions of a model.
+
+    Example: `entk features drift runs/cache/features-1f… runs/cache/features-9c…`
+    """
+    from pipeline.analyses.stored import drift as measured
+    from pipeline.analyses.stored import out_of_core
+    from pipeline.store import FeatureStore
+
+    with out_of_core(_bytes(memory), address):
+        found = measured(FeatureStore.open(before), FeatureStore.open(after))
+    console.print(f"‖Φ after − Φ before‖ / ‖Φ before‖  {found.relative:.4f}")
+    console.print(f"mean cosine of a row with itself   {found.cosine:.4f}")
+
+
+@features.command()
+def spectrum(
+    store: Store,
+    rank: Rank = 20,
+    seed: Seed = 0,
+    memory: Memory = ENOUGH,
+    address: Address = None,
+) -> None:
+    """Largest eigenvalues of K = ΦΦᵀ, by randomized SVD.
+
+    Example: `entk features spectrum runs/cache/features-1f… --rank 50`
+    """
+    from pipeline.analyses.stored import out_of_core
+    from pipeline.analyses.stored import spectrum as eigenvalues
+    from pipeline.store import FeatureStore
+
+    with out_of_core(_bytes(memory), address):
+        found = eigenvalues(FeatureStore.open(store), rank, seed=seed)
+    table = Table("eigenvalue", "of the largest", title=f"K of {store.name}", title_justify="left")
+    for value in found:
+        table.add_row(f"{value:.6g}", f"{value / found[0]:.3g}")
+    console.print(table)
+
+
+def _bytes(text: str) -> int:
+    from pipeline.planner.limits import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise InputError(str(error), "--memory") from None
