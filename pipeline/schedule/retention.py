@@ -4,7 +4,6 @@ Only what the registry's own history names is ever removed, and only while no sc
 Scores, fits, predictions and reports stay, so that the history stays readable.
 """
 
-import contextlib
 import logging
 import shutil
 from collections import defaultdict
@@ -14,12 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import filelock
-
 from pipeline.history import Entry, Task, read_history
 from pipeline.schedule.cell import folder_bytes
 from pipeline.schedule.options import Registry, RetentionOptions
 from pipeline.schedule.refeaturize import HISTORY, TaskFolder
+from pipeline.store.lease import live_leases
+from pipeline.store.place import place_at
 from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
@@ -94,12 +93,11 @@ def _folders(entry: Entry, root: Path) -> list[Path]:
 
 def _removed(path: Path) -> bool:
     """Remove a folder; a store that a run outside of the registry is writing stays."""
-    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"), blocking=False)
-    with contextlib.suppress(filelock.Timeout), lock:
-        # Renamed first: a store is there as a whole or not at all.
-        leaving = path.with_name(f"{path.name}.expired")
-        path.rename(leaving)
-        shutil.rmtree(leaving)
-        return True
-    logger.info("%s: in use, kept", path)
-    return False
+    if live_leases(place_at(path)):
+        logger.info("%s: in use, kept", path)
+        return False
+    # Renamed first: a store is there as a whole or not at all.
+    leaving = path.with_name(f"{path.name}.expired")
+    path.rename(leaving)
+    shutil.rmtree(leaving)
+    return True

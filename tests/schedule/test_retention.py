@@ -11,6 +11,8 @@ from pipeline.history import Entry, append_entry, read_history
 from pipeline.schedule.options import RetentionOptions, load_registry
 from pipeline.schedule.refeaturize import HISTORY
 from pipeline.schedule.retention import collect, expired
+from pipeline.store.lease import take_lease
+from pipeline.store.place import place_at
 from pipeline.types import InputError
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -122,6 +124,8 @@ def test_nothing_goes_while_a_scheduler_is_at_work(registry, tmp_path):
 
 def test_a_store_that_a_run_is_writing_stays(registry, tmp_path):
     store = tmp_path / "cache/features-a-r0"
-    with filelock.FileLock(store.with_name(f"{store.name}.lock")):
+    lease = take_lease(place_at(store), "00000", "another run")
+    assert lease is not None
+    with lease:
         collect(registry, tmp_path, dry_run=False)
         assert store.is_dir()
