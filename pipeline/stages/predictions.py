@@ -22,7 +22,7 @@ def write_method_predictions(
         for name, values in scores.items():
             split = job.split(name)
             groups = None
-            if split.groups is not None:
+            if split.groups is not None and job.benchmark.group_names:
                 groups = np.asarray(job.benchmark.group_names)[split.groups]
             predictions = Predictions(values, split.labels, np.asarray(split.ids), groups=groups)
             write_predictions(folder / f"{name}.npz", predictions)

@@ -81,6 +81,7 @@ def test_nothing_new_is_exit_code_0_and_leaves_the_history_alone(entk, tmp_path)
     assert history.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_revision_that_comes_back_is_recorded_and_computes_nothing(tmp_path):
     models = {"a": small_model(save_weights(tmp_path / "a.pth", 1))}
     path = write_registry(tmp_path, models, **ONE_BENCHMARK)
@@ -128,6 +129,7 @@ def test_a_mistake_in_the_registry_is_one_message_and_exit_code_2(entk, tmp_path
     assert message in printed
 
 
+@pytest.mark.slow
 def test_two_schedulers_at_once_score_every_cell_once(tmp_path):
     models = {
         name: small_model(save_weights(tmp_path / f"{name}.pth", seed))
@@ -143,6 +145,7 @@ def test_two_schedulers_at_once_score_every_cell_once(tmp_path):
     assert sorted(tasks) == sorted(load_registry(path).tasks())
 
 
+@pytest.mark.slow
 def test_a_cell_that_took_its_process_down_is_visited_last(tmp_path):
     models = {
         name: small_model(save_weights(tmp_path / f"{name}.pth", 0)) for name in ("deadly", "sound")

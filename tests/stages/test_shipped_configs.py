@@ -96,7 +96,7 @@ def test_living17_runs_from_a_moco_checkpoint_and_is_fitted_again_on_all_rows(
         assert fitted["selection_dual"].shape == (153, 17)
     notes = read_json(folder.notes)
     assert "MoCo" in " ".join(notes["network"])
-    assert "train: 170 images found, Living-17 has 44200" in notes["benchmark"]
+    assert "train: 170 images found, living17 has 44200" in notes["benchmark"]
     assert SEEN not in (folder.path / "report.md").read_text()
 
 
