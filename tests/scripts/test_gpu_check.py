@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -23,6 +25,7 @@ def checked(tmp_path: Path, *parts: str) -> dict:
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_features_gram_and_path_are_right_and_the_whole_job_learns(tmp_path):
     facts = checked(tmp_path, "right", "whole")
     assert all(row["ok"] for row in facts["right"]["rows"])
