@@ -175,7 +175,9 @@ def _run_with_head(network: Network, inputs: Inputs) -> tuple[torch.Size, Tensor
     try:
         with torch.no_grad():
             logits = run_model(network.module, inputs)
-    except (RuntimeError, TypeError, IndexError) as error:
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
         raise InputError(f"the network does not run on {_described(inputs)}: {error}") from error
     finally:
         handle.remove()

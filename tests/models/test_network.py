@@ -164,3 +164,18 @@ def test_a_network_whose_output_is_its_heads_passes_the_check():
 def test_a_head_that_is_not_the_end_is_refused(module, inputs, message):
     with pytest.raises(InputError, match=message):
         check_forward(as_network(module), inputs)
+
+
+def test_a_network_that_checks_its_image_size_itself_is_refused_with_its_words():
+    class Sized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x):
+            if x.shape[-1] != 16:
+                raise ValueError("expected images of 16 pixels")
+            return self.head(x.mean((2, 3)))
+
+    with pytest.raises(InputError, match=r"does not run on a batch .* expected images of 16"):
+        check_forward(as_network(Sized()), torch.zeros(2, 3, 32, 32))
