@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.baselines import finetune, linear_probe, lp_ft, ridge_probe, scratch
+from pipeline.baselines import (
+    augmented_probe,
+    finetune,
+    linear_probe,
+    lp_ft,
+    ridge_probe,
+    scratch,
+)
 from pipeline.config import Options, Seed, apply_overrides, expand_environment, read_yaml, validated
 from pipeline.data import (
     array_archive,
@@ -79,8 +86,9 @@ BENCHMARKS: dict[str, Family] = {
 PROBES: dict[str, type[Options]] = {
     "linear_probe": linear_probe.LinearProbeOptions,
     "linear_probe_ridge": ridge_probe.RidgeProbeOptions,
+    "linear_probe_augmented": augmented_probe.AugmentedProbeOptions,
 }
-"""Baselines that read stored activations."""
+"""Baselines that read activations."""
 
 TRAINED: dict[str, type[Options]] = {
     "finetune": finetune.FinetuneOptions,

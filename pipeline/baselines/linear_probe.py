@@ -21,10 +21,9 @@ from pipeline.types import InputError
 MAX_ITERATIONS = 200
 
 
-class LinearProbeOptions(Options):
-    """Logistic regression on the penultimate activations."""
+class LogisticOptions(Options):
+    """The grid of a logistic regression."""
 
-    kind: Literal["linear_probe"] = "linear_probe"
     c_min: float = Field(default=1e-7, gt=0)
     """Smallest C, the inverse of the L2 strength on features of unit spread."""
     c_max: float = Field(default=1e2, gt=0)
@@ -37,6 +36,12 @@ class LinearProbeOptions(Options):
     def Cs(self) -> list[float]:
         """The grid."""
         return [float(C) for C in np.geomspace(self.c_min, self.c_max, self.c_count)]
+
+
+class LinearProbeOptions(LogisticOptions):
+    """Logistic regression on the penultimate activations."""
+
+    kind: Literal["linear_probe"] = "linear_probe"
 
 
 def logistic_probe(

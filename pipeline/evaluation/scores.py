@@ -23,6 +23,7 @@ METHOD_ORDER = (
     "entk_early_stopping",
     "linear_probe",
     "linear_probe_ridge",
+    "linear_probe_augmented",
     "finetune",
     "lp_ft",
     "scratch",

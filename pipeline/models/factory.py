@@ -1,7 +1,9 @@
-"""A network from the user's own function: ``package.module:function`` or ``file.py:function``.
+"""A network from a function: ``package.module:function`` or ``file.py:function``.
 
-The function's source file is hashed into the provenance, so that an edit makes new features. A
-factory runs the user's code by nature; checkpoints it is given through ``weights`` still do not.
+The function may be the user's own or a library's, such as ``timm:create_model`` and
+``torchvision.models:resnet50``. Its source file is hashed into the provenance, and the version of
+the package it was installed with, so that an edit or an update makes new features. A factory runs
+the user's code by nature; checkpoints it is given through ``weights`` still do not.
 """
 
 import hashlib
@@ -11,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -62,6 +65,7 @@ def build(options: FactoryOptions) -> Network:
         "kind": options.kind,
         "function": name,
         "source_sha256": source_digest(function),
+        **_installed_version(source),
         "kwargs": options.kwargs,
     }
     return as_network(module, head, architecture=architecture)
@@ -73,6 +77,15 @@ def source_digest(function: Callable[..., Any]) -> str:
     if file is None:
         raise InputError(f"the factory {function!r} has no Python source file.", where=WHERE)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _installed_version(source: str) -> dict[str, str]:
+    """Distributions of the package, since its other files make the network too; none for a file."""
+    package = source.partition(".")[0]
+    names = set() if source.endswith(".py") else set(packages_distributions().get(package, []))
+    return (
+        {"package": ", ".join(f"{name} {version(name)}" for name in sorted(names))} if names else {}
+    )
 
 
 def _called(function: Callable[..., Any], options: FactoryOptions) -> tuple[nn.Module, str | None]:

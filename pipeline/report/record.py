@@ -18,6 +18,7 @@ METHOD_LABELS = {
     "scratch": "From scratch",
     "linear_probe": "Linear probing",
     "linear_probe_ridge": "Linear probing (ridge)",
+    "linear_probe_augmented": "Linear probing (augmented)",
     "finetune": "Fine-tuning",
     "lp_ft": "LP-FT",
     "entk_early_stopping": "eNTK, early stopping",

@@ -1,25 +1,36 @@
 """Every baseline of a run; here the linear probes, fitted in seconds on stored activations."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from pipeline.artefact import digest, read_arrays, read_json, write_json
+from pipeline.baselines.augmented_probe import AugmentedProbeOptions
 from pipeline.baselines.finetune import FinetuneOptions
-from pipeline.baselines.linear_probe import LinearProbeOptions, logistic_probe
+from pipeline.baselines.linear_probe import (
+    LinearProbeOptions,
+    LogisticOptions,
+    logistic_probe,
+)
 from pipeline.baselines.lp_ft import LpFtOptions
 from pipeline.baselines.probe import Linear, ProbeFit
 from pipeline.baselines.ridge_probe import RidgeProbeOptions, ridge_probe
 from pipeline.baselines.scratch import ScratchOptions
 from pipeline.planner import Plan
+from pipeline.stages.augmented_probe import augmented_rows, forget_rows
 from pipeline.stages.job import Instrument, Job, stage_provenance
 from pipeline.stages.predictions import forget_fit_without_predictions, write_method_predictions
 from pipeline.stages.stage import run_stage
 from pipeline.stages.training import run_training
 from pipeline.store import FeatureStore
 from pipeline.store.place import Location
+
+Views = Callable[[], ndarray]
+"""Makes rows to learn from, float32 (passes · n, h), one pass after the other."""
 
 
 def run_baselines(
@@ -33,6 +44,10 @@ def run_baselines(
                 run_training(job, options, instrument, plan, probe)
             case FinetuneOptions() | ScratchOptions():
                 run_training(job, options, instrument, plan)
+            case AugmentedProbeOptions():
+                views = partial(augmented_rows, job, options, instrument, plan)
+                _run_probe(job, options, stores, views)
+                forget_rows(job, options)
             case _:
                 _run_probe(job, options, stores)
 
@@ -70,11 +85,14 @@ def starting_probe(job: Job, stores: Mapping[str, Location]) -> Path:
     return path
 
 
-def _run_probe(job: Job, options: Any, stores: Mapping[str, Location]) -> None:
+def _run_probe(
+    job: Job, options: Any, stores: Mapping[str, Location], views: Views | None = None
+) -> None:
+    """Fit a probe and predict; ``views`` makes the rows to learn from, instead of the stored."""
     provenance = _probe_provenance(job, options, job.config.refit)
 
     def fit(folder: Path) -> Mapping[str, Any]:
-        probe = _fit_probe(job, options, stores, refit=job.config.refit)
+        probe = _fit_probe(job, options, stores, refit=job.config.refit, views=views)
         _write_fit(folder, probe)
         scores = {name: probe.scores[name] for name in job.evaluated}
         write_method_predictions(job, options.kind, scores, provenance)
@@ -93,16 +111,28 @@ def _read_model(folder: Path) -> Linear:
     return Linear(**read_arrays(folder / "model.npz"))
 
 
-def _fit_probe(job: Job, options: Any, stores: Mapping[str, Location], *, refit: bool) -> ProbeFit:
+def _fit_probe(
+    job: Job,
+    options: Any,
+    stores: Mapping[str, Location],
+    *,
+    refit: bool,
+    views: Views | None = None,
+) -> ProbeFit:
     penultimate = {name: FeatureStore.open(path).penultimate() for name, path in stores.items()}
     labels = {name: job.split(name).labels for name in penultimate}
+    if views is not None:
+        penultimate["train"] = views()
+        labels["train"] = np.tile(
+            labels["train"], len(penultimate["train"]) // len(labels["train"])
+        )
     shared: dict[str, Any] = {
         "classes": len(job.benchmark.classes),
         "selection": job.config.selection,
         "refit": refit,
     }
     match options:
-        case LinearProbeOptions():
+        case LogisticOptions():
             limit = options.max_iterations
             return logistic_probe(
                 penultimate, labels, Cs=options.Cs(), max_iterations=limit, **shared

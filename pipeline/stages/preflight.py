@@ -10,7 +10,7 @@ from pipeline.registry import TRAINED
 from pipeline.stages.job import Instrument, Job
 from pipeline.types import InputError, Inputs
 
-CLASSIFIERS = ("linear_probe", *TRAINED)
+CLASSIFIERS = ("linear_probe", "linear_probe_augmented", *TRAINED)
 """Baselines that learn classes and nothing else."""
 
 
@@ -61,10 +61,10 @@ def _refuse_methods(job: Job, samples: Inputs) -> None:
             "targets. Leave it out; linear_probe_ridge regresses.",
             "baselines",
         )
-    trained = [kind for kind in kinds if kind in TRAINED]
-    if trained and not (isinstance(samples, Tensor) and samples.ndim == 4):
+    of_images = [kind for kind in kinds if kind in ("linear_probe_augmented", *TRAINED)]
+    if of_images and not (isinstance(samples, Tensor) and samples.ndim == 4):
         raise InputError(
-            f"{', '.join(trained)}: trains on images, and {job.benchmark.name} holds none. "
+            f"{', '.join(of_images)}: trains on images, and {job.benchmark.name} holds none. "
             "Leave it out.",
             "baselines",
         )

@@ -3,8 +3,11 @@ import sys
 import pytest
 import torch
 
+from pipeline.jacobian import jacobian_features
 from pipeline.models import factory
 from pipeline.models.factory import FactoryOptions
+from pipeline.models.head import with_head
+from pipeline.sketch import make_sketch
 from pipeline.types import InputError
 
 SOURCE = """
@@ -116,3 +119,37 @@ def test_a_file_that_fails_to_import_is_tried_again_after_a_repair(source):
         factory.build(FactoryOptions(path=f"{broken}:network"))
     broken.write_text(SOURCE)
     assert factory.build(FactoryOptions(path=f"{broken}:network")).width == 4
+
+
+def test_the_version_of_an_installed_package_is_part_of_the_provenance(source):
+    options = FactoryOptions(
+        path="torch.nn:TransformerEncoderLayer", kwargs={"d_model": 4, "nhead": 2}
+    )
+    installed = factory.build(options)
+    mine = factory.build(FactoryOptions(path=f"{source}:network"))
+    assert f"torch {torch.__version__}" in installed.provenance()["architecture"]["package"]
+    assert "package" not in mine.provenance()["architecture"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kwargs"),
+    [
+        ("timm:create_model", {"model_name": "resnet18", "num_classes": 5}),
+        ("timm:create_model", {"model_name": "vit_tiny_patch16_224", "num_classes": 5}),
+        ("torchvision.models:resnet18", {"num_classes": 5}),
+        ("torchvision.models:swin_t", {"num_classes": 5}),
+    ],
+)
+def test_backbones_of_timm_and_torchvision_give_autograd_s_features(path, kwargs):
+    pytest.importorskip(path.partition(".")[0].partition(":")[0])
+    module = with_head(factory.build(FactoryOptions(path=path, kwargs=kwargs)), "random", 1, 0)
+    network = module.module.double()
+    images = torch.randn(1, 3, 224, 224, dtype=torch.float64)
+    sketch = make_sketch("uniform", network, size=2000, seed=0)
+    found = jacobian_features(network, images, sketch)
+    gradients = torch.autograd.grad(network(images).sum(), list(network.parameters()))
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    expected = flat[sketch.indices][None]
+    torch.testing.assert_close(
+        found, expected, rtol=1e-10, atol=1e-10 * float(expected.abs().max())
+    )

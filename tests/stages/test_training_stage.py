@@ -306,3 +306,21 @@ def test_points_trained_on_ray_equal_those_trained_here(prepared, finished, tmp_
     assert [(e["stage"], e["learning_rate"]) for e in events] == [("lp_ft", 0.001)]
     for split in job.evaluated:
         assert np.array_equal(scores(job, "lp_ft", split), scores(finished, "lp_ft", split))
+
+
+AUGMENTED = {"kind": "linear_probe_augmented", "passes": 3, "c_count": 3}
+
+
+def test_the_augmented_probe_is_one_more_method_and_resumes_pass_by_pass(prepared, tmp_path):
+    whole = prepared.train(prepared.fresh(tmp_path / "whole", [AUGMENTED]))
+    broken = prepared.fresh(tmp_path / "run", [AUGMENTED], Interrupted(epochs=2))
+    with pytest.raises(KeyboardInterrupt):
+        prepared.train(broken)
+    folder = broken.folder.path / "baselines" / "linear_probe_augmented"
+    assert sorted(path.name for path in folder.iterdir()) == ["pass_0", "pass_1"]
+    resumed = prepared.train(prepared.make_job(tmp_path / "run", [AUGMENTED]))
+    stages = [e["stage"] for e in read_events(broken.folder.events) if e["event"] == "stage_done"]
+    assert stages.count("linear_probe_augmented pass 1") == 1
+    assert table(resumed) == table(whole)
+    assert not folder.exists()
+    assert table(whole)["linear_probe_augmented"]["splits"]["id_test"]["accuracy"] > 0.6
