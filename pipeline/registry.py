@@ -187,6 +187,25 @@ class SolverOptions(Options):
     """Length of the early-stopping curve, in Nesterov steps."""
 
 
+class GPOptions(Options):
+    """The same kernel as a Gaussian process: calibrated probabilities, or intervals.
+
+    Classes are regressed on Dirichlet labels, the outputscale by marginal likelihood and the
+    concentration by the selection split's NLL; real targets have a Gaussian noise.
+    """
+
+    concentrations: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        1e-3,
+        1e-2,
+        1e-1,
+    )
+    """What every class has before a label is seen, to choose from."""
+    draws: int = Field(default=1_000, ge=2)
+    """Of the logits, for a sample's probabilities."""
+    seed: Seed = 0
+    """Of the draws."""
+
+
 class StoreOptions(Options):
     """Where features are kept."""
 
@@ -264,6 +283,8 @@ class RunConfig(Options):
         default_factory=dict
     )
     """Further kernel machines by name: another sketch, an ensemble over heads, fewer rows."""
+    gp: GPOptions | None = None
+    """A Gaussian process on the same kernel as one more row; null for none, {} for the defaults."""
     selection: Literal["val", "id_test"] = "val"
     """Split on which ridge and stopping time are chosen; id_test is the papers' protocol."""
     refit: bool = False
@@ -282,9 +303,11 @@ class RunConfig(Options):
             raise ValueError("refit needs selection: val, rows that are not tested on")
         if self.refit and self.kernel.center:
             raise ValueError("refit and kernel.center exclude each other: the mean row differs")
-        taken = {"entk", "entk_early_stopping", *PROBES, *TRAINED} & set(self.variants)
+        taken = {"entk", "entk_early_stopping", "entk_gp", *PROBES, *TRAINED} & set(self.variants)
         if taken:
             raise ValueError(f"variants need names of their own, not {', '.join(sorted(taken))}")
+        if self.gp is not None and self.refit:
+            raise ValueError("gp and refit exclude each other: its rows are those it is fitted on")
         head = self.model.head
         output = self.features.output
         if head.kind == "random" and isinstance(output, int) and not 0 <= output < head.outputs:

@@ -1,13 +1,14 @@
 """A Gaussian process of a linearized network over n, by four roads.
 
     python scripts/bench_gp.py [--sizes 125 250 500] [--widths 200 2000 200] [--device cpu|cuda]
-                               [--repeats 1] [--out FILE]
+                               [--repeats 1] [--hidden 2000 20000] [--out FILE]
 
 The network of Maddox et al. 2019, figure 4 (5-200-2000-200-1, about 800,000 parameters, float32).
 Each road gives the log marginal likelihood, and means and variances at ``--tests`` points: explicit
 features in function space, products with J in function and in parameter space, and GPyTorch on the
 explicitly stacked Jacobian. The last line is JSON: seconds by road and size, the slope of the
-log-log curve, and how far the implicit answers are from the explicit ones.
+log-log curve, and how far the implicit answers are from the explicit ones. ``--hidden`` adds the
+curve over parameters at the first size, by products in function space, for networks 5-200-H-200-1.
 """
 
 import argparse
@@ -92,6 +93,7 @@ def main() -> None:
         exact = answers["explicit_function"]
         for name, answer in answers.items():
             errors[name].append(relative(answer.variance, exact.variance))
+    over_parameters = [by_parameters(hidden, arguments) for hidden in arguments.hidden]
     slopes = {name: slope(arguments.sizes, values) for name, values in seconds.items()}
     figures = {
         "bench": "gp",
@@ -104,6 +106,7 @@ def main() -> None:
         "seconds": seconds,
         "slope": slopes,
         "largest_relative_variance_error": errors,
+        "over_parameters": over_parameters,
     }
     line = json.dumps(figures)
     if arguments.out:
@@ -115,6 +118,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[125, 250, 500])
     parser.add_argument("--widths", type=int, nargs="+", default=[200, 2000, 200])
+    parser.add_argument("--hidden", type=int, nargs="*", default=[], help="for the curve over p")
     parser.add_argument("--tests", type=int, default=32)
     parser.add_argument("--tol", type=float, default=1e-3, help="of conjugate gradients")
     parser.add_argument("--batch", type=int, default=1_000, help="samples of one pass")
@@ -122,6 +126,16 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, help="file for the JSON as well")
     return parser.parse_args()
+
+
+def by_parameters(hidden: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Seconds of the road by products in function space, for one width of the middle layer."""
+    model = network([200, hidden, 200]).to(arguments.device)
+    problem = made(model, arguments.sizes[0], arguments)
+    spent, _ = timed(lambda problem: implicit(problem, "function"), problem, arguments.repeats)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"p = {parameters:>11,}: {spent:8.2f} s", flush=True)
+    return {"parameters": parameters, "n": arguments.sizes[0], "seconds": spent}
 
 
 def network(widths: list[int]) -> nn.Sequential:

@@ -21,6 +21,7 @@ VALIDATION_SPLIT = "val"
 METHOD_ORDER = (
     "entk",
     "entk_early_stopping",
+    "entk_gp",
     "linear_probe",
     "linear_probe_ridge",
     "linear_probe_augmented",

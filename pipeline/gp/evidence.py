@@ -49,18 +49,27 @@ class Evidence:
         n, p = rows.shape
         if p >= n:
             values, vectors = eigendecomposition(kernel(rows, rows))
-            coordinates = (vectors.T @ residuals).square().sum(dim=1)
-            values = values.clamp(min=0)
-        else:
-            values, coordinates = _from_primal(rows, residuals)
-        weights = torch.ones_like(values)
-        if p < n:
-            # K has N − p more eigenvalues, all zero.
-            left = residuals.square().sum() - coordinates.sum()
-            values = torch.cat([values.new_zeros(1), values])
-            coordinates = torch.cat([left.clamp(min=0)[None], coordinates])
-            weights = torch.cat([weights.new_tensor([n - p]), torch.ones_like(values[1:])])
+            return cls.of_eigenvectors(values, vectors, residuals)
+        values, coordinates = _from_primal(rows, residuals)
+        # K has N − p more eigenvalues, all zero.
+        left = residuals.square().sum() - coordinates.sum()
+        weights = torch.cat([values.new_tensor([n - p]), torch.ones_like(values)])
+        values = torch.cat([values.new_zeros(1), values])
+        coordinates = torch.cat([left.clamp(min=0)[None], coordinates])
         return cls(n, residuals.shape[1], values, weights[:, None], values, coordinates)
+
+    @classmethod
+    def of_eigenvectors(
+        cls,
+        values: Float[Tensor, " n"],
+        vectors: Float[Tensor, "n n"],
+        residuals: Float[Tensor, "n c"],
+    ) -> Self:
+        """From the eigendecomposition of K itself."""
+        values = values.clamp(min=0)
+        coordinates = (vectors.T @ residuals).square().sum(dim=1)
+        weights = torch.ones_like(values)[:, None]
+        return cls(len(values), residuals.shape[1], values, weights, values, coordinates)
 
     @classmethod
     def of_operator(

@@ -23,6 +23,7 @@ METHOD_LABELS = {
     "lp_ft": "LP-FT",
     "entk_early_stopping": "eNTK, early stopping",
     "entk": "eNTK, converged",
+    "entk_gp": "eNTK, Gaussian process",
 }
 """Known methods in the order of the poster's table; others follow under their own name."""
 
@@ -228,6 +229,8 @@ def _methods(
     scored = metrics.get("methods") or {}
     fitted = {file.parent.name for file in (paths.path / "fit").glob("*/fit.json")}
     wanted = {_kind(baseline) for baseline in config.get("baselines") or ()}
+    if config.get("gp") is not None:
+        wanted.add("entk_gp")
     order = list(METHOD_LABELS)
     names = sorted(
         {*scored, *fitted, *wanted}, key=lambda n: (order.index(n) if n in order else len(order), n)

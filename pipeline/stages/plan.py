@@ -36,7 +36,7 @@ def make_plan(job: Job, instrument: Instrument, machine: Machine | None = None) 
 
 def open_roads(config: RunConfig) -> tuple[Strategy, ...]:
     """The roads on which a config's kernel can be made and its solver can run."""
-    if config.solver.kind in ("eigh", "cholesky"):
+    if config.solver.kind in ("eigh", "cholesky") or config.gp is not None:
         return ("memory",)
     changed = config.kernel.center or config.kernel.normalize
     if changed or config.kernel.sizes:

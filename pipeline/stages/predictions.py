@@ -12,9 +12,16 @@ from pipeline.stages.job import Job
 
 
 def write_method_predictions(
-    job: Job, method: str, scores: Mapping[str, np.ndarray], provenance: Mapping[str, Any]
+    job: Job,
+    method: str,
+    scores: Mapping[str, np.ndarray],
+    provenance: Mapping[str, Any],
+    variances: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Write one method's scores (m, k) of every split as one artefact, unless it is there."""
+    """Write one method's scores (m, k) of every split as one artefact, unless it is there.
+
+    ``variances`` (m, k) are those of a regression that knows its own.
+    """
     path = job.folder.predictions(method)
     if is_done(path, provenance):
         return
@@ -24,7 +31,10 @@ def write_method_predictions(
             groups = None
             if split.groups is not None and job.benchmark.group_names:
                 groups = np.asarray(job.benchmark.group_names)[split.groups]
-            predictions = Predictions(values, split.labels, np.asarray(split.ids), groups=groups)
+            variance = (variances or {}).get(name)
+            predictions = Predictions(
+                values, split.labels, np.asarray(split.ids), variance=variance, groups=groups
+            )
             write_predictions(folder / f"{name}.npz", predictions)
 
 

@@ -17,6 +17,7 @@ from pipeline.stages.comparisons import compare
 from pipeline.stages.curves import draw_curves
 from pipeline.stages.features import featurize
 from pipeline.stages.fit import CONVERGED, STOPPED, fit_entk
+from pipeline.stages.gaussian_process import GAUSSIAN, fit_gp, refuse_large_gp
 from pipeline.stages.job import Job, Progress, make_instrument, make_job
 from pipeline.stages.kernel import build_kernel
 from pipeline.stages.mistakes import list_mistakes
@@ -45,6 +46,7 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
         # the folder as it was.
         plan = make_plan(job, make_instrument(config))
         refuse_impossible_variants(job, plan)
+        refuse_large_gp(job, plan)
         folder.write_config(config.model_dump(mode="json"))
         folder.record_event("run_started", name=config.name)
         write_json(folder.plan, plan.to_json())
@@ -57,6 +59,7 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
                 build_kernel(job, road)
                 fit_entk(job, road)
                 predict_entk(job, road)
+                fit_gp(job)
                 draw_curves(job, road)
                 draw_columns(job, road)
                 draw_spectrum(job, road)
@@ -79,13 +82,14 @@ def driver_threads(job: Job) -> int:
 
 def evaluate_methods(job: Job) -> dict[str, Any]:
     """Score this run's methods and write ``metrics.json``, if it is not there already."""
+    kernel_machines = [CONVERGED, STOPPED] + ([GAUSSIAN] if job.config.gp is not None else [])
     metrics = evaluate(
         job.folder.path / "predictions",
         job.folder.path / "fit",
         benchmark=job.benchmark.name,
         selection=job.config.selection,
         methods=[
-            *(CONVERGED, STOPPED, *job.config.variants),
+            *(*kernel_machines, *job.config.variants),
             *(options.kind for options in job.config.baselines),
         ],
     )
