@@ -25,6 +25,7 @@ from pipeline.data import (
     array_archive,
     breeds,
     cifar10_shifts,
+    cifar100,
     cifar100_superclasses,
     digits,
     image_folders,
@@ -65,6 +66,7 @@ MODELS: dict[str, Family] = {
 
 BENCHMARKS: dict[str, Family] = {
     "digits": (digits.DigitsOptions, digits.build),
+    "cifar100": (cifar100.Cifar100Options, cifar100.build),
     "cifar100_superclasses": (
         cifar100_superclasses.Cifar100SuperclassesOptions,
         cifar100_superclasses.build,

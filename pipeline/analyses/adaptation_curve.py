@@ -34,6 +34,11 @@ from pipeline.types import InputError
 LEAST_DEVIATION = 1e-5
 """Added to every predicted standard deviation."""
 
+LEARNED = 0.5
+"""Share of the source's variance that a network explains once it has learned anything."""
+STARTS = 5
+"""Weights that training begins from, at most."""
+
 
 @dataclass(frozen=True)
 class Descent:
@@ -59,6 +64,8 @@ class Carried:
     """Mean squared residual on the source, for networks of one output."""
     sketch_size: int | None = None
     """Parameters that the Gaussian processes keep; None for all."""
+    start: int = 0
+    """Which weights training began from, where several were tried."""
 
 
 def descend(
@@ -100,6 +107,28 @@ def train_source(
         residuals = network(x)[:, 0] - y
     noise = max(float(residuals.square().mean()), 1e-12)
     return Carried(network, descent, noise, sketch_size)
+
+
+def train_from_starts(
+    network: Callable[[int], nn.Module],
+    x: Float[Tensor, "n *d"],
+    y: Float[Tensor, " n"],
+    descent: Descent,
+    sketch_size: int | None = None,
+) -> Carried:
+    """As :func:`train_source`, from the first start whose network learns the source.
+
+    ``network(start)`` gives untrained weights: where all ReLUs of a layer die in the first steps,
+    training stays at the mean for ever. If no start explains half of the source's variance, the
+    one that explains most is taken.
+    """
+    tried: list[Carried] = []
+    for start in range(STARTS):
+        carried = train_source(network(start), x, y, descent, sketch_size)
+        tried.append(replace(carried, start=start))
+        if carried.noise < (1 - LEARNED) * float(y.var()):
+            break
+    return min(tried, key=lambda carried: carried.noise)
 
 
 Method = Callable[[Carried, ShotTask], Predictive]

@@ -13,20 +13,22 @@ Outputscales maximize Laplace's evidence; probabilities are means over draws of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.gp.classification import LinearizedClassifier
-from pipeline.gp.laplace import Laplace
-from pipeline.gp.linearization import Linearization, Mean
-from pipeline.gp.variational import VariationalOptions, variational_classifier
+from pipeline.gp.categorical import one_hot
+from pipeline.gp.class_probabilities import class_probabilities
+from pipeline.gp.classification import LogitPosterior, best_outputscale, logit_moments
+from pipeline.gp.laplace import laplace
+from pipeline.gp.linearization import Linearization, LinearRows
+from pipeline.gp.variational import VariationalFit, VariationalOptions
 from pipeline.metrics import classification_metrics
 from pipeline.types import InputError
 
-MEANS: dict[str, Mean] = {
+MEANS = {
     "finite_ntk": "zero",
     "linearized": "linearized",
     "network_gp": "network",
@@ -37,6 +39,9 @@ METHODS = ("network", *MEANS, "variational")
 DRAWS = 500
 """Of the logits, for probabilities."""
 
+BATCH = 32
+"""Samples whose logits' covariance is formed at once."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -44,6 +49,32 @@ class Split:
 
     x: Float[Tensor, "n *image"]
     labels: Int[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """J of some samples with every mean function: they differ in their offsets only."""
+
+    rows: Float[Tensor, "n*k p"]
+    offsets: dict[str, Float[Tensor, "n k"]]
+
+    @classmethod
+    def of(cls, module: nn.Module, sketch: Any, x: Float[Tensor, "n *image"]) -> Self:
+        """From an element sketch of the network's parameters."""
+        found = Linearization(module, sketch, mean="network")(x)
+        theta = torch.cat([p.detach().flatten() for p in module.parameters()]).double()
+        kept = theta[sketch.indices] / sketch.column_weights
+        moved = (found.rows.double() @ kept).reshape(found.offsets.shape)
+        offsets = {
+            "zero": torch.zeros_like(found.offsets),
+            "linearized": found.offsets - moved,
+            "network": found.offsets,
+        }
+        return cls(found.rows, offsets)
+
+    def around(self, mean: str) -> LinearRows:
+        """J and μ."""
+        return LinearRows(self.rows, self.offsets[mean])
 
 
 def linearized_rows(
@@ -64,36 +95,38 @@ def linearized_rows(
         raise InputError(f"unknown methods {', '.join(unknown)}; known are {', '.join(METHODS)}.")
     if "variational" in methods and "finite_ntk" not in methods:
         raise InputError("variational takes the outputscale of finite_ntk: name both.")
-    rows, scale = [], 0.0
+    J, J_test = (Jacobian.of(module, sketch, split.x) for split in (train, test))
+    Y = one_hot(train.labels, J.offsets["network"].shape[1])
+    scales: dict[str, float] = {}
+    rows = []
     for method in methods:
         converged = True
         if method == "network":
-            p = _softmax(module, test.x)
+            p = J_test.offsets["network"].softmax(1)
         elif method == "variational":
-            found, fit = variational_classifier(
-                Linearization(module, sketch), train.x, train.labels, outputscale=scale,
-                options=VariationalOptions(seed=seed),
-            )  # fmt: skip
-            p, converged = _drawn(found, test.x, seed), fit.converged
+            found = J.around("zero")
+            fit = VariationalFit.of(
+                found.rows, found.offsets, Y, scales["finite_ntk"], VariationalOptions(seed=seed)
+            )
+            p, converged = _drawn(fit.posterior, J_test.around("zero"), seed), fit.converged
         else:
-            linearization = Linearization(module, sketch, mean=MEANS[method])
-            found = LinearizedClassifier.of(linearization, train.x, train.labels)
-            p, converged = _drawn(found, test.x, seed), found.converged
-            if method == "finite_ntk":
-                assert isinstance(found.posterior, Laplace), "the fit is Laplace's"
-                scale = found.posterior.outputscale
+            found = J.around(MEANS[method])
+            scales[method] = best_outputscale(found, Y)
+            posterior = laplace(found.rows, found.offsets, Y, scales[method])
+            p = _drawn(posterior, J_test.around(MEANS[method]), seed)
+            converged = posterior.search.converged
         rows.append({"method": method, **_scores(p, test.labels), "converged": converged})
     return rows
 
 
-def _softmax(module: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([module(part).double().softmax(1) for part in x.split(256)])
-
-
-def _drawn(classifier: LinearizedClassifier, x: Tensor, seed: int) -> Tensor:
+def _drawn(posterior: LogitPosterior, test: LinearRows, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return classifier.probabilities(x, generator=generator, draws=DRAWS, allow_unconverged=True)
+    k = test.offsets.shape[1]
+    parts = []
+    for offsets, rows in zip(test.offsets.split(BATCH), test.rows.split(BATCH * k), strict=True):
+        moments = logit_moments(posterior, LinearRows(rows, offsets))
+        parts.append(class_probabilities(*moments, generator=generator, draws=DRAWS))
+    return torch.cat(parts)
 
 
 def _scores(p: Float[Tensor, "m k"], labels: Tensor) -> dict[str, float]:

@@ -90,10 +90,16 @@ class LinearizedClassifier:
         return torch.cat(parts)
 
     def _logits(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        found = self.linearization(inputs)
-        k = found.offsets.shape[1]
-        mean = found.offsets + self.posterior.mean(found.rows).reshape(-1, k)
-        return mean, sample_blocks(self.posterior.covariance(found.rows), k)
+        return logit_moments(self.posterior, self.linearization(inputs))
+
+
+def logit_moments(
+    posterior: LogitPosterior, found: LinearRows
+) -> tuple[Float[Tensor, "m k"], Float[Tensor, "m k k"]]:
+    """Mean and covariance of every sample's logits."""
+    k = found.offsets.shape[1]
+    mean = found.offsets + posterior.mean(found.rows).reshape(-1, k)
+    return mean, sample_blocks(posterior.covariance(found.rows), k)
 
 
 def labelled_rows(

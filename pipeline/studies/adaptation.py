@@ -43,11 +43,17 @@ def adaptation_findings(
             found = [
                 row
                 for cell in cells.values()
-                for row in cell
+                for row in cell["rows"]
                 if (row["method"], row["points"]) == (method, size)
             ]
             table.append({"method": method, "points": size, **_summary(found)})
-    return Findings(table, [_plot(table, methods, unit)])
+    notes = [
+        f"{name}: the source was learned from start {cell['start'] + 1} of the weights; those "
+        "before it stayed at the mean"
+        for name, cell in cells.items()
+        if cell["start"]
+    ]
+    return Findings(table, [_plot(table, methods, unit)], notes)
 
 
 def _cell(
@@ -55,7 +61,7 @@ def _cell(
     sizes: Sequence[int],
     methods: Sequence[str],
     seed: int,
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     carried, (x, y), (x_test, y_test) = carry(seed)
     if max(sizes) > len(x):
         raise InputError(f"{max(sizes)} points are asked for, the target has {len(x)}.", "points")
@@ -64,7 +70,7 @@ def _cell(
     for size in sizes:
         chosen = order[:size]
         rows += curve_point(carried, ShotTask(x[chosen], y[chosen], x_test, y_test), methods)
-    return rows
+    return {"rows": rows, "start": carried.start}
 
 
 def _summary(found: list[dict[str, Any]]) -> dict[str, float]:

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from pipeline.analyses.adaptation_curve import Carried, Descent, train_source
+from pipeline.analyses.adaptation_curve import Carried, Descent, train_from_starts
 from pipeline.analyses.rotated_faces import lenet_regressor, read_faces, rotated_faces
 from pipeline.studies.adaptation import Target, adaptation_findings
 from pipeline.studies.study import Findings, Study, StudyOptions, Work
+
+FURTHER = 100_000
+"""From one start's seed to the next."""
 
 
 class OlivettiOptions(StudyOptions):
@@ -46,9 +49,10 @@ def run(options: OlivettiOptions, work: Work) -> Findings:
         last = max(2 * options.people, half + 1)
         test = rotated_faces(faces, slice(half, last), options.test_copies, seed + 2_000)
         descent = Descent(options.learning_rate, options.epochs, 32, seed=seed)
-        carried = train_source(
-            lenet_regressor(seed), source.x, source.y, descent, options.sketch_size
-        )
+        carried = train_from_starts(
+            lambda start: lenet_regressor(seed + FURTHER * start),
+            source.x, source.y, descent, options.sketch_size,
+        )  # fmt: skip
         return carried, (pool.x, pool.y), (test.x, test.y)
 
     unit = "deviations of the angle (8.7°)"

@@ -8,23 +8,6 @@ from pipeline.types import InputError
 LIMIT = {"train": 5000, "val": 2000, "id_test": 3000, "ood_test": 3000}
 
 
-@pytest.fixture
-def write_cifar(tmp_path, jpeg, write_parquet):
-    """A CIFAR-100 of one training and one test image for each class; extra images appended."""
-
-    def write(images_of_test=None, superclasses=20):
-        fine = list(range(5 * superclasses))
-        columns = {"fine_label": fine, "coarse_label": [f % 20 for f in fine]}
-        size = (4, 4)
-        train = [jpeg(i, size) for i in fine]
-        test = images_of_test or [jpeg(1000 + i, size) for i in fine]
-        write_parquet(tmp_path / "cifar" / "train-00000-of-00001.parquet", train, columns)
-        write_parquet(tmp_path / "cifar" / "test-00000-of-00001.parquet", test, columns)
-        return str(tmp_path / "cifar")
-
-    return write
-
-
 def fine_labels(split):
     return split.source.column("fine_label")[split.rows]
 
