@@ -5,6 +5,7 @@ runs/NAME/
   config.yaml       the resolved config; it runs again as it is
   versions.json     code, libraries, hardware
   notes.json        what the reader must know of network and benchmark
+  manifests/        each split's samples: id, label, domain, content hash
   plan.json         bytes, memory, batch size and strategy, fixed before work starts
   events.jsonl      what happened when
   model/            weights that this run trained itself
@@ -86,6 +87,11 @@ class RunFolder:
     def notes(self) -> Path:
         """What the report says of network and benchmark."""
         return self.path / "notes.json"
+
+    @property
+    def manifests(self) -> Path:
+        """Each split's samples, one CSV a split."""
+        return self.path / "manifests"
 
     @property
     def model(self) -> Path:

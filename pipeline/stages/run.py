@@ -20,6 +20,7 @@ from pipeline.stages.fit import CONVERGED, STOPPED, fit_entk
 from pipeline.stages.gaussian_process import GAUSSIAN, fit_gp, refuse_large_gp
 from pipeline.stages.job import Job, Progress, make_instrument, make_job
 from pipeline.stages.kernel import build_kernel
+from pipeline.stages.manifests import write_manifests
 from pipeline.stages.mistakes import list_mistakes
 from pipeline.stages.plan import make_plan
 from pipeline.stages.predict import predict_entk
@@ -50,6 +51,7 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
         folder.write_config(config.model_dump(mode="json"))
         folder.record_event("run_started", name=config.name)
         write_json(folder.plan, plan.to_json())
+        write_manifests(job)
         instrument = make_instrument(config, pretrain(job))
         notes = {"network": instrument.network.notes, "benchmark": job.benchmark.notes}
         write_json(folder.notes, notes)

@@ -27,6 +27,16 @@ def test_a_run_fills_the_whole_table(undisturbed):
     assert (undisturbed.path / "report.html").stat().st_size > 10_000
 
 
+def test_every_split_has_a_manifest_with_hashes_and_they_share_none(undisturbed):
+    hashes = {}
+    for path in undisturbed.manifests.glob("*.csv"):
+        lines = path.read_text().splitlines()
+        assert lines[0] == "id,label,group,sha256"
+        hashes[path.stem] = {line.rpartition(",")[2] for line in lines[1:]}
+    assert {"train", "val", "id_test", "ood_test"} <= set(hashes)
+    assert not hashes["train"] & (hashes["val"] | hashes["id_test"] | hashes["ood_test"])
+
+
 def test_metrics_hold_no_timing(undisturbed):
     text = undisturbed.metrics.read_text()
     assert "seconds" not in text
