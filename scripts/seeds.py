@@ -1,4 +1,4 @@
-"""One table over seeds: grids on the first seed, the rates it chose on the others.
+"""A config's table as a recorded result, over seeds: grids on the first, its choice on the others.
 
     python scripts/seeds.py configs/cifar100_superclasses.yaml --seeds 0 1 2 \
         --out runs/tables/cifar100_resnet20 --result scripts/results/table_cifar100_resnet20.json
@@ -65,17 +65,20 @@ def tuned(baseline: str | dict[str, Any], seed: int, first: Path | None) -> str 
 
 def table(config: Path, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
     """Every method on every split: mean and standard deviation over seeds, and what was chosen."""
-    runs = [json.loads((out / f"seed_{s}" / "metrics.json").read_text()) for s in seeds]
+    folders = [out / f"seed_{seed}" for seed in seeds]
+    runs = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    methods = list(runs[0]["methods"])
     listed = " ".join(map(str, seeds))
-    return {
+    found: dict[str, Any] = {
         "command": f"python scripts/seeds.py {config} --seeds {listed} --out {out}",
         "versions": {k: v for k, v in versions().items() if k != "command"},
         "seeds": list(seeds),
-        "methods": {name: over_seeds(name, runs) for name in runs[0]["methods"]},
-        "grids": {name: grid(out / f"seed_{seeds[0]}", name) for name in TRAINED
-                  if name in runs[0]["methods"]},
-        "seconds": {s: seconds(out / f"seed_{s}") for s in seeds},
-    }  # fmt: skip
+        "methods": {name: over_seeds(name, runs) for name in methods},
+        "grids": {name: grid(folders[0], name) for name in TRAINED if name in methods},
+        "seconds": {seed: seconds(run) for seed, run in zip(seeds, folders, strict=True)},
+    }
+    columns = folders[0] / "columns" / "columns.json"
+    return found | (json.loads(columns.read_text()) if columns.is_file() else {})
 
 
 def over_seeds(method: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
