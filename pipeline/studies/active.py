@@ -57,7 +57,9 @@ def run(options: ActiveOptions, work: Work) -> Findings:
     keys = {
         (rule, seed): f"{rule}_{seed}" for rule in options.rules for seed in range(options.seeds)
     }
-    found = work.cells({name: partial(case.accuracies, *key) for key, name in keys.items()})
+    makers = {name: partial(case.accuracies, *key) for key, name in keys.items()}
+    made_from = case.source.made_from()
+    found = work.cells(makers, axes=("rules", "seeds"), own=dict.fromkeys(makers, made_from))
     labels = [options.start + options.batch * i for i in range(options.rounds + 1)]
     table, series = [], []
     for rule in options.rules:
@@ -85,7 +87,7 @@ class _Case:
     """The pool of one run, and the rows it is judged on."""
 
     def __init__(self, source: FinishedRun, options: ActiveOptions) -> None:
-        self.options = options
+        self.options, self.source = options, source
         train = source.store("train")
         self.labels = train.labels()
         if self.labels.dtype != np.int64:

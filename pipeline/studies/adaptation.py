@@ -36,7 +36,8 @@ def adaptation_findings(
         raise InputError(
             f"unknown methods {', '.join(unknown)}; known are {', '.join(METHODS)}.", "methods"
         )
-    cells = work.cells({f"seed_{s}": partial(_cell, carry, sizes, methods, s) for s in seeds})
+    makers = {f"seed_{s}": partial(_cell, carry, sizes, methods, s) for s in seeds}
+    cells = work.cells(makers, axes=("seeds",))
     table = []
     for method in methods:
         for size in sizes:

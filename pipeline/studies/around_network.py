@@ -65,7 +65,7 @@ def run(options: AroundNetworkOptions, work: Work) -> Findings:
         for point in options.points
         for width in options.widths
     }
-    found = work.cells(makers)
+    found = work.cells(makers, axes=("points", "widths"))
     table = [row for rows in found.values() for row in rows]
     return Findings(table, _plots(options, found))
 

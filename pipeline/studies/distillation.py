@@ -58,7 +58,7 @@ def run(options: DistillationOptions, work: Work) -> Findings:
         for share in options.noise
         for seed in range(options.seeds)
     }
-    rows = [row for rows in work.cells(makers).values() for row in rows]
+    rows = [row for rows in work.cells(makers, axes=("noise", "seeds")).values() for row in rows]
     table = [
         _summary([row for row in rows if (row["target"], row["noise"]) == (target, share)])
         for share in options.noise

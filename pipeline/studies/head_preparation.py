@@ -55,7 +55,7 @@ def run(options: HeadPreparationOptions, work: Work) -> Findings:
     """One row for every length of probing."""
     case = _Case(options)
     makers = {f"probe_{epochs}": partial(case.row, epochs) for epochs in options.probe_epochs}
-    table = list(work.cells(makers).values())
+    table = list(work.cells(makers, axes=("probe_epochs",)).values())
     missed = max(row["missed share"] for row in table)
     best = max(table, key=lambda row: row["val, %"])
     notes = [

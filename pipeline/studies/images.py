@@ -32,7 +32,11 @@ class Labelled:
         """The first samples; a split's order is random and stratified."""
         if count > len(self):
             raise InputError(f"{count} samples are asked for, the split has {len(self)}.")
-        return Labelled(self.x[:count], self.labels[:count], self.k)
+        return self.part(0, count)
+
+    def part(self, start: int, stop: int) -> "Labelled":
+        """The samples from ``start`` to before ``stop``."""
+        return Labelled(self.x[start:stop], self.labels[start:stop], self.k)
 
 
 def load_splits(options: BenchmarkOptions, *names: str) -> dict[str, Labelled]:

@@ -49,7 +49,7 @@ def run(options: InductiveBiasOptions, work: Work) -> Findings:
         name = f"{activation.__name__.lower()} {'-'.join(map(str, hidden))}"
         cell = f"{name.replace(' ', '_')}_{'trained' if trained else 'untrained'}"
         makers[cell] = partial(_cell, options, activation, hidden, trained, name)
-    found = list(work.cells(makers).values())
+    found = list(work.cells(makers, axes=("widths", "tanh")).values())
     return Findings([cell["row"] for cell in found], [_plot(cell) for cell in found])
 
 

@@ -42,7 +42,11 @@ def run(options: InfluenceOptions, work: Work) -> Findings:
     case = _Case(source, options)
     makers = {f"row_{row}": partial(case.explained, row) for row in options.rows}
     makers |= {f"group_{size}": partial(case.removed, size) for size in options.groups}
-    found = work.cells(makers)
+    made_from = source.made_from()
+    own: dict[str, Any] = {name: [made_from] for name in makers}
+    for size in options.groups:
+        own[f"group_{size}"].append(list(options.rows))
+    found = work.cells(makers, axes=("rows", "groups"), own=own)
     listed = [entry for row in options.rows for entry in found[f"row_{row}"]["listed"]]
     groups = [found[f"group_{size}"] for size in options.groups]
     worst = max(group["worst_difference"] for group in groups)

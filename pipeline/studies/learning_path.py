@@ -64,7 +64,7 @@ def run(options: LearningPathOptions, work: Work) -> Findings:
         for epochs in options.after
         for loss in ("squared", "cross_entropy")
     }
-    found = work.cells({**makers, "paths": partial(_paths, options)})
+    found = work.cells({**makers, "paths": partial(_paths, options)}, axes=("after",))
     table = [found[name] for name in makers]
     paths = found["paths"]
     note = (

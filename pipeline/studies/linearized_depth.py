@@ -63,7 +63,7 @@ def run(options: LinearizedDepthOptions, work: Work) -> Findings:
     makers: dict[str, Any] = {"code": lambda: _probe(encoder(), train, test)}
     for count in options.layers:
         makers[f"top_{count}"] = partial(_cell, options, encoder, train, test, count)
-    found = work.cells(makers)
+    found = work.cells(makers, axes=("layers",))
     table = [row for rows in found.values() for row in rows]
     return Findings(table, [_plot(table)])
 

@@ -58,7 +58,9 @@ def run(options: LinearizedNetworksOptions, work: Work) -> Findings:
         for name, model in options.models.items()
         for seed in (options.seeds[:1] if _kept(model) else options.seeds)
     }
-    found = work.cells({cell: partial(_cell, options, data, *key) for key, cell in cells.items()})
+    makers = {cell: partial(_cell, options, data, *key) for key, cell in cells.items()}
+    own = {cell: work.options["models"][name] for (name, _), cell in cells.items()}
+    found = work.cells(makers, axes=("models", "seeds"), own=own)
     table: list[dict[str, Any]] = []
     for name in options.models:
         runs = [found[cell] for key, cell in cells.items() if key[0] == name]

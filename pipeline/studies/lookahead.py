@@ -55,7 +55,7 @@ def run(options: LookaheadOptions, work: Work) -> Findings:
         for width in options.widths
         for seed in range(options.seeds)
     }
-    found = work.cells(makers)
+    found = work.cells(makers, axes=("widths", "seeds"))
     table = [
         {
             "width": width,

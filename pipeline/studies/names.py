@@ -4,6 +4,7 @@ STUDIES: dict[str, str] = {
     "active": "Accuracy over labels for every acquisition rule.",
     "around_network": "Kernel regression around a network against training the network itself.",
     "distillation": "Filter-KD beside one-hot training, smoothing and other teachers.",
+    "full_data": "Regression on a whole data set by the pseudo-NTK alone, over width, beside SGD.",
     "head_preparation": "How long to probe a head before fine-tuning: energy, direction, change.",
     "inductive_bias": "What linearized one-dimensional networks believe between their data.",
     "influence": "Which training samples made a run's predictions, and removing groups of them.",

@@ -27,6 +27,8 @@ from pipeline.studies.pseudo_kernel_summary import Summary
 from pipeline.studies.study import Findings, Sizes, Study, StudyOptions, Times, Work
 
 Kind = Literal["first", "sum", "random_direction"]
+Network = tuple[str, int, int]
+"""Architecture, width and seed."""
 OUTPUTS: dict[str, Any] = {"first": 0, "sum": "sum", "random_direction": "random_direction"}
 
 
@@ -69,17 +71,16 @@ def run(options: PseudoKernelOptions, work: Work) -> Findings:
     splits = load_splits(options.benchmark, "train", "id_test")
     train = splits["train"].first(options.train)
     test = splits["id_test"].first(options.test)
-    cells = [
-        (name, width, seed)
+    case = _Case(options, train, test)
+    makers = {
+        f"{name}_{width}_{seed}_{epoch}": partial(case.rows, (name, width, seed), epoch)
         for name in options.networks
         for width in options.widths[name]
         for seed in range(options.seeds)
-    ]
-    makers = {
-        f"{name}_{width}_{seed}": partial(_cell, options, train, test, name, width, seed)
-        for name, width, seed in cells
+        for epoch in options.epochs
     }
-    rows = [row for rows in work.cells(makers).values() for row in rows]
+    found = work.cells(makers, axes=("networks", "widths", "seeds", "epochs"))
+    rows = [row for rows in found.values() for row in rows]
     summary = Summary(rows, options.networks, options.widths, options.epochs, options.kinds)
     caption = (
         f"Pseudo-NTK of the {options.kinds[0]} logit on {options.rows} images; bars over seeds."
@@ -93,32 +94,41 @@ def run(options: PseudoKernelOptions, work: Work) -> Findings:
     return Findings(summary.table(), summary.plots(caption), [*notes, summary.bound()], numbers)
 
 
-def _cell(
-    options: PseudoKernelOptions, train: Labelled, test: Labelled, name: str, width: int, seed: int
-) -> list[dict[str, Any]]:
-    """One network through its training: a row for every epoch and kind."""
-    model = make_network(name, train.x.shape[1:], width, train.k, seed)
-    rows: list[dict[str, Any]] = []
-    start: list[Tensor] = []
+class _Case:
+    """Images, and the networks trained on them."""
 
-    def compare(epoch: int) -> None:
-        if epoch in options.epochs:
-            training = model.training
-            model.eval()
-            full, found = _compared(options, model, train.first(options.rows), test)
-            start.append(full)
-            at = {"network": name, "width": width, "seed": seed, "epoch": epoch}
-            rows.extend({**at, "drift": drift(start[0], full), **row} for row in found)
-            model.train(training)
+    def __init__(self, options: PseudoKernelOptions, train: Labelled, test: Labelled) -> None:
+        self.options, self.train, self.test = options, train, test
+        self._start: tuple[Network, Tensor] | None = None
 
-    compare(0)
-    if max(options.epochs) > 0:
-        model.train()
-        train_recording(
-            model, train.x, train.one_hot(), epochs=max(options.epochs), seed=seed,
-            learning_rate=options.learning_rate, after_epoch=compare,
-        )  # fmt: skip
-    return rows
+    def rows(self, which: Network, epoch: int) -> list[dict[str, Any]]:
+        """A row for every kind of pseudo-NTK, after so many epochs."""
+        known = self.train.first(self.options.rows)
+        full, found = _compared(self.options, self._network(which, epoch), known, self.test)
+        if epoch == 0:
+            self._start = which, full
+        at = dict(zip(("network", "width", "seed"), which, strict=True))
+        moved = drift(self._start_kernel(which), full)
+        return [{**at, "epoch": epoch, "drift": moved, **row} for row in found]
+
+    def _network(self, which: Network, epochs: int) -> nn.Module:
+        """The network as it was then: training is short beside the kernels."""
+        name, width, seed = which
+        model = make_network(name, self.train.x.shape[1:], width, self.train.k, seed)
+        if epochs:
+            model.train()
+            train_recording(
+                model, self.train.x, self.train.one_hot(), epochs=epochs, seed=seed,
+                learning_rate=self.options.learning_rate,
+            )  # fmt: skip
+        return model.eval()
+
+    def _start_kernel(self, which: Network) -> Tensor:
+        """The full kernel before training, kept for one network at a time."""
+        if self._start is None or self._start[0] != which:
+            x = self.train.first(self.options.rows).x
+            self._start = which, kernel_of(self._network(which, 0), x)
+        return self._start[1]
 
 
 def _compared(

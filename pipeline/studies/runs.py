@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -52,6 +53,11 @@ class FinishedRun:
     def train_kernel(self) -> Float[ndarray, "n n"]:
         """K among the training rows, float32."""
         return np.asarray(self.kernel.train())
+
+    def made_from(self) -> dict[str, Any]:
+        """What tells this run's results from those of another: kernel and chosen ridge."""
+        kernel = read_json(self.folder.kernel / "provenance.json")
+        return {"kernel": kernel, "ridge": Fitted.open(self.folder, CONVERGED).record["selected"]}
 
     def store(self, split: str) -> FeatureStore:
         """The features of a split."""

@@ -54,7 +54,8 @@ def run(options: SimilarityOptions, work: Work) -> Findings:
     makers = {
         f"{a}_{b}": partial(_cell, options, features, {a: items[a], b: items[b]}) for a, b in pairs
     }
-    table = list(work.cells(makers).values())
+    own = {f"{a}_{b}": [_described(work, items[name]) for name in (a, b)] for a, b in pairs}
+    table = list(work.cells(makers, axes=("models", "tasks"), own=own).values())
     return Findings(table, [_plot(table)])
 
 
@@ -64,6 +65,11 @@ class _Item:
 
     model: str
     task: str | None
+
+
+def _described(work: Work, item: _Item) -> list[Any]:
+    """The network's options and the task's, as plain values."""
+    return [work.options["models"][item.model], work.options["tasks"].get(item.task)]
 
 
 class _Features:

@@ -4,6 +4,7 @@
 runs/analyses/NAME/
   config.yaml  versions.json    the resolved config; it runs again as it is
   cells/CELL.json               finished parts, each with what it was made from
+  checkpoints/CELL              what a long part has so far
   analysis.json                 table, notes and plots
   figures/PLOT.svg  .png
 ```
@@ -12,7 +13,7 @@ runs/analyses/NAME/
 import importlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -81,20 +82,31 @@ class Work:
     """A study's folder while it runs."""
 
     folder: RunFolder
-    provenance: Mapping[str, Any]
-    """The options, which every cell depends on."""
+    options: Mapping[str, Any]
+    """The study's options as plain values."""
     progress: Progress
 
-    def cells(self, makers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        """The result of every maker, a JSON value; finished ones are read, not made again."""
-        done = {name: self._known(name) for name in makers}
+    def cells(
+        self,
+        makers: Mapping[str, Callable[[], Any]],
+        *,
+        axes: Sequence[str] = (),
+        own: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The result of every maker, a JSON value; finished ones are read, not made again.
+
+        A cell depends on all options but ``axes``, those that only say which cells there are: its
+        name stands for its place on them. ``own`` is what else each was made from, by name.
+        """
+        made_from = {name: self.made_from(axes, (own or {}).get(name)) for name in makers}
+        done = {name: self._known(name, made_from[name]) for name in makers}
         missing = [name for name, value in done.items() if value is None]
         self.progress.start("study", len(makers), len(makers) - len(missing), "cells")
         for number, name in enumerate(missing):
             started = time.perf_counter()
             result = makers[name]()
             seconds = time.perf_counter() - started
-            cell = {"options": dict(self.provenance), "seconds": seconds, "result": result}
+            cell = {"made_from": made_from[name], "seconds": seconds, "result": result}
             write_json(self._path(name), cell)
             done[name] = {"result": read_json(self._path(name))["result"]}
             logger.info("%s: %.1f s", name, seconds)
@@ -103,14 +115,26 @@ class Work:
         self.progress.finish("study")
         return {name: done[name]["result"] for name in makers}
 
+    def made_from(self, axes: Sequence[str] = (), own: Any = None) -> dict[str, Any]:
+        """What a cell depends on: the options without ``axes``, and what is its own."""
+        left_out = {"name", *axes}
+        shared = {key: value for key, value in self.options.items() if key not in left_out}
+        return {"options": shared, "own": own}
+
+    def checkpoint(self, name: str) -> Path:
+        """Where a long cell keeps what it has so far; whoever writes it checks what made it."""
+        folder = self.folder.path / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        return folder / quote(name, safe=" ,")
+
     def _path(self, name: str) -> Path:
         return self.folder.path / "cells" / f"{quote(name, safe=' ,')}.json"
 
-    def _known(self, name: str) -> Any:
+    def _known(self, name: str, made_from: Mapping[str, Any]) -> Any:
         if not self._path(name).is_file():
             return None
         found = read_json(self._path(name))
-        return found if found["options"] == dict(self.provenance) else None
+        return found if found.get("made_from") == made_from else None
 
 
 @dataclass(frozen=True)

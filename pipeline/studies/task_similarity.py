@@ -71,7 +71,11 @@ def run(options: TaskSimilarityOptions, work: Work) -> Findings:
         return features_of(_trained(options, task, number), x, options.sketch_size)
 
     pairs = list(combinations_with_replacement(options.tasks, 2))
-    cells = work.cells({f"{a}_{b}": partial(_cell, options, features, a, b) for a, b in pairs})
+    makers = {f"{a}_{b}": partial(_cell, options, features, a, b) for a, b in pairs}
+    # The place of a task in the list is part of its networks' seeds.
+    place = {name: [i, task] for i, (name, task) in enumerate(work.options["tasks"].items())}
+    own = {f"{a}_{b}": [place[a], place[b]] for a, b in pairs}
+    cells = work.cells(makers, axes=("tasks",), own=own)
     table = []
     for (a, b), found in zip(pairs, cells.values(), strict=True):
         row: dict[str, Any] = {"a": a, "b": b, "pairs": len(found["parameter cosine"])}

@@ -1,7 +1,7 @@
 """A ranking of backbones for one task before any is fine-tuned, against fine-tuning them all."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.analyses.transfer import learning_curve, transferability
 from pipeline.baselines.linear_probe import logistic_path
-from pipeline.baselines.training import Recipe, train
+from pipeline.baselines.training import Recipe
 from pipeline.gram import gram
 from pipeline.models.head import with_head
 from pipeline.registry import BenchmarkOptions, ModelOptions, build_backbone, build_network
@@ -20,12 +20,15 @@ from pipeline.solvers.eigh import eigh_system
 from pipeline.solvers.operator import DenseKernel
 from pipeline.solvers.targets import class_targets
 from pipeline.studies.backbones import features_of, outputs_of, with_new_head
-from pipeline.studies.images import Labelled, images_of, load_splits
+from pipeline.studies.images import Labelled, load_splits
 from pipeline.studies.study import Findings, Rates, Study, StudyOptions, Work
+from pipeline.studies.training import trained
 from pipeline.types import InputError
 
 PREDICTORS = ("label alignment", "GCV", "leave-one-out, %", "probe, %")
 """What ranks before fine-tuning; GCV ranks from small to large."""
+AXES = ("models", "tune_rates")
+"""Options that say which cells there are."""
 CURVE_RIDGE = 1e-3
 """Of the learning curve, relative to the mean of K's diagonal."""
 
@@ -41,10 +44,14 @@ class TransferOptions(StudyOptions):
     """Training images."""
     sketch_size: int | None = Field(default=50_000, ge=1)
     """Parameters kept of each."""
-    tune_epochs: int = Field(default=5, ge=1)
+    tune_epochs: int = Field(default=20, ge=1)
     """Epochs of the fine-tuning that is the truth."""
     tune_rates: Rates = (0.01,)
     """First step sizes; the best on validation counts."""
+    augmentation: bool = True
+    """Random crops and flips while fine-tuning."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of fine-tuning's passes."""
     split: str = "id_test"
     """Where the truth is measured."""
     seed: int = 0
@@ -57,9 +64,22 @@ def run(options: TransferOptions, work: Work) -> Findings:
         raise InputError("a ranking needs three backbones or more.", "models")
     data = load_splits(options.benchmark, "train", "val", options.split)
     data["train"] = data["train"].first(options.train)
-    makers = {name: partial(_cell, options, data, name) for name in options.models}
-    found = work.cells(makers)
-    table = [{"backbone": name, **row["figures"]} for name, row in found.items()]
+    makers: dict[str, Any] = {
+        f"before {n}": partial(_before, options, data, n) for n in options.models
+    }
+    own = {f"before {name}": model for name, model in work.options["models"].items()}
+    for name in options.models:
+        for rate in options.tune_rates:
+            cell = f"{name}, tuned at {rate:g}"
+            made_from = work.made_from(AXES, work.options["models"][name])
+            makers[cell] = partial(_tuned, options, work, data, name, rate, made_from)
+            own[cell] = work.options["models"][name]
+    found = work.cells(makers, axes=AXES, own=own)
+    before = {name: found[f"before {name}"] for name in options.models}
+    table = []
+    for name, row in before.items():
+        runs = [found[f"{name}, tuned at {rate:g}"] for rate in options.tune_rates]
+        table.append({"backbone": name, **row["figures"], **_best(runs)})
     ranks = {name: _correlations(name, table) for name in PREDICTORS}
     notes = [
         f"{name.removesuffix(', %')} ranks {len(table)} backbones with Spearman {rho:.2f}, "
@@ -67,10 +87,11 @@ def run(options: TransferOptions, work: Work) -> Findings:
         for name, (rho, tau) in ranks.items()
     ]
     numbers = {f"Spearman, {name.removesuffix(', %')}": rho for name, (rho, _) in ranks.items()}
-    return Findings(table, _plots(found, table), notes, numbers)
+    return Findings(table, _plots(before, table), notes, numbers)
 
 
-def _cell(options: TransferOptions, data: dict[str, Labelled], name: str) -> dict[str, Any]:
+def _before(options: TransferOptions, data: dict[str, Labelled], name: str) -> dict[str, Any]:
+    """What is known of a backbone before it is fine-tuned."""
     samples, test = data["train"], data[options.split]
     labels = samples.labels.numpy()
     network = build_network(options.models[name])
@@ -85,7 +106,6 @@ def _cell(options: TransferOptions, data: dict[str, Labelled], name: str) -> dic
             "leave-one-out, %": 100 * found.loo_accuracy,
             "effective dimension": found.effective_dimension,
             "probe, %": 100 * probe,
-            "fine-tuned, %": 100 * _fine_tuned(options, data, name),
         },
         "curve": _curves(K, targets.matrix, samples.k),
     }
@@ -99,24 +119,39 @@ def _probe_accuracy(network: Any, samples: Labelled, test: Labelled) -> float:
     return models[-1].merit(z_test, test.labels.numpy())
 
 
-def _fine_tuned(options: TransferOptions, data: dict[str, Labelled], name: str) -> float:
-    """Test accuracy of the fine-tuned network, its step size chosen on validation."""
+def _tuned(
+    options: TransferOptions,
+    work: Work,
+    data: dict[str, Labelled],
+    name: str,
+    rate: float,
+    made_from: dict[str, Any],
+) -> dict[str, float]:
+    """The whole network fine-tuned at one step size; its best epoch on validation."""
+    samples, test = data["train"], data[options.split]
     backbone = build_backbone(options.models[name])
-    best, score = -1.0, 0.0
-    for rate in options.tune_rates:
-        module = with_head(backbone, "random", data["train"].k, options.seed).module
-        recipe = Recipe(
-            learning_rate=rate, epochs=options.tune_epochs, batch_size=64, seed=options.seed
-        )
-        outcome = train(module, images_of(data["train"]), images_of(data["val"]), recipe)
-        if outcome.best_state is None or outcome.best_accuracy <= best:
-            continue
-        best = outcome.best_accuracy
-        module.load_state_dict(outcome.best_state)
-        test = data[options.split]
-        found = outputs_of(module.eval(), test.x).argmax(dim=1)
-        score = float((found == test.labels).double().mean())
-    return score
+    module = with_head(backbone, "random", samples.k, options.seed).module
+    recipe = Recipe(
+        learning_rate=rate,
+        epochs=options.tune_epochs,
+        batch_size=64,
+        seed=options.seed,
+        augmentation="crop_flip" if options.augmentation else "none",
+        precision=options.precision,
+    )
+    outcome = trained(work, f"{name}, {rate:g}", module, data, recipe, made_from)
+    if outcome.best_state is None:
+        return {"rate": rate, "val": 0.0, "test": 0.0}
+    module.load_state_dict(outcome.best_state)
+    found = outputs_of(module.eval(), test.x).argmax(dim=1)
+    hits = float((found == test.labels).double().mean())
+    return {"rate": rate, "val": outcome.best_accuracy, "test": hits}
+
+
+def _best(runs: list[dict[str, float]]) -> dict[str, float]:
+    """The step size that validation chooses, and the truth that it gives."""
+    best = max(runs, key=lambda run: run["val"])
+    return {"fine-tuned, %": 100 * best["test"], "step size": best["rate"]}
 
 
 def _curves(K: np.ndarray, Y: Any, k: int) -> dict[str, list[float]]:
