@@ -197,9 +197,9 @@ class GPOptions(Options):
     """
 
     concentrations: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        1e-4,
         1e-3,
         1e-2,
-        1e-1,
     )
     """What every class has before a label is seen, to choose from."""
     draws: int = Field(default=1_000, ge=2)

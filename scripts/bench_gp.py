@@ -1,7 +1,8 @@
 """A Gaussian process of a linearized network over n, by four roads.
 
     python scripts/bench_gp.py [--sizes 125 250 500] [--widths 200 2000 200] [--device cpu|cuda]
-                               [--repeats 1] [--hidden 2000 20000] [--out FILE]
+                               [--repeats 1] [--roads implicit_function …]
+                               [--hidden 2000 20000] [--clock wall|cpu] [--out FILE]
 
 The network of Maddox et al. 2019, figure 4 (5-200-2000-200-1, about 800,000 parameters, float32).
 Each road gives the log marginal likelihood, and means and variances at ``--tests`` points: explicit
@@ -9,6 +10,8 @@ features in function space, products with J in function and in parameter space, 
 explicitly stacked Jacobian. The last line is JSON: seconds by road and size, the slope of the
 log-log curve, and how far the implicit answers are from the explicit ones. ``--hidden`` adds the
 curve over parameters at the first size, by products in function space, for networks 5-200-H-200-1.
+On a machine that does other work, too, ``--clock cpu`` counts the process's own seconds; with one
+thread they are what an idle core would take.
 """
 
 import argparse
@@ -72,37 +75,50 @@ def main() -> None:
     arguments = parsed()
     torch.manual_seed(0)
     model = network(arguments.widths).to(arguments.device)
-    roads = {
-        "explicit_function": lambda problem: problem.fitted(space="function"),
-        "implicit_function": lambda problem: implicit(problem, "function"),
-        "implicit_parameter": lambda problem: implicit(problem, "parameter"),
-        "gpytorch_explicit": gpytorch_explicit,
-    }
+    roads = {name: ROADS[name] for name in arguments.roads}
     seconds: dict[str, list[float]] = {name: [] for name in roads}
     errors: dict[str, list[float]] = {name: [] for name in roads}
     warm = made(model, 8, arguments)
     for road in roads.values():
         road(warm)
+    over_parameters: list[dict[str, float]] = []
     for n in arguments.sizes:
         problem = made(model, n, arguments)
         answers = {}
         for name, road in roads.items():
-            spent, answers[name] = timed(road, problem, arguments.repeats)
+            spent, answers[name] = timed(road, problem, arguments)
             seconds[name].append(spent)
             print(f"n = {n:>7} {name:>20}: {spent:8.2f} s", flush=True)
-        exact = answers["explicit_function"]
-        for name, answer in answers.items():
-            errors[name].append(relative(answer.variance, exact.variance))
-    over_parameters = [by_parameters(hidden, arguments) for hidden in arguments.hidden]
-    slopes = {name: slope(arguments.sizes, values) for name, values in seconds.items()}
+        if "explicit_function" in answers:
+            exact = answers["explicit_function"]
+            for name, answer in answers.items():
+                errors[name].append(relative(answer.variance, exact.variance))
+        record(arguments, model, seconds, errors, over_parameters)
+    for hidden in arguments.hidden:
+        over_parameters.append(by_parameters(hidden, arguments))
+        record(arguments, model, seconds, errors, over_parameters)
+
+
+def record(
+    arguments: argparse.Namespace,
+    model: nn.Module,
+    seconds: dict[str, list[float]],
+    errors: dict[str, list[float]],
+    over_parameters: list[dict[str, float]],
+) -> None:
+    """What was measured so far, as JSON: a run that is cut off leaves its finished part."""
+    done = len(next(iter(seconds.values()), []))
+    sizes = arguments.sizes[:done]
+    slopes = {name: slope(sizes, values) for name, values in seconds.items()}
     figures = {
         "bench": "gp",
         "device": arguments.device,
+        "clock": arguments.clock,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "tests": arguments.tests,
-        "sizes": arguments.sizes,
+        "sizes": sizes,
         "seconds": seconds,
         "slope": slopes,
         "largest_relative_variance_error": errors,
@@ -119,10 +135,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=[125, 250, 500])
     parser.add_argument("--widths", type=int, nargs="+", default=[200, 2000, 200])
     parser.add_argument("--hidden", type=int, nargs="*", default=[], help="for the curve over p")
+    parser.add_argument("--roads", nargs="*", choices=list(ROADS), default=list(ROADS))
     parser.add_argument("--tests", type=int, default=32)
     parser.add_argument("--tol", type=float, default=1e-3, help="of conjugate gradients")
     parser.add_argument("--batch", type=int, default=1_000, help="samples of one pass")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, help="file for the JSON as well")
     return parser.parse_args()
@@ -132,7 +150,7 @@ def by_parameters(hidden: int, arguments: argparse.Namespace) -> dict[str, float
     """Seconds of the road by products in function space, for one width of the middle layer."""
     model = network([200, hidden, 200]).to(arguments.device)
     problem = made(model, arguments.sizes[0], arguments)
-    spent, _ = timed(lambda problem: implicit(problem, "function"), problem, arguments.repeats)
+    spent, _ = timed(ROADS["implicit_function"], problem, arguments)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"p = {parameters:>11,}: {spent:8.2f} s", flush=True)
     return {"parameters": parameters, "n": arguments.sizes[0], "seconds": spent}
@@ -186,16 +204,27 @@ def gpytorch_explicit(problem: Problem) -> Answer:
         return Answer(evidence.item(), found.mean, found.variance)
 
 
+ROADS: dict[str, Callable[[Problem], Answer]] = {
+    "explicit_function": lambda problem: problem.fitted(space="function"),
+    "implicit_function": lambda problem: implicit(problem, "function"),
+    "implicit_parameter": lambda problem: implicit(problem, "parameter"),
+    "gpytorch_explicit": gpytorch_explicit,
+}
+
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
 def timed(
-    road: Callable[[Problem], Answer], problem: Problem, repeats: int
+    road: Callable[[Problem], Answer], problem: Problem, arguments: argparse.Namespace
 ) -> tuple[float, Answer]:
-    spent = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+    spent, clock = [], CLOCKS[arguments.clock]
+    for _ in range(arguments.repeats):
+        start = clock()
         answer = road(problem)
         if problem.x.is_cuda:
             torch.cuda.synchronize()
-        spent.append(time.perf_counter() - start)
+        spent.append(clock() - start)
     return statistics.median(spent), answer
 
 

@@ -52,6 +52,11 @@ class Descent:
     """Epochs after which the step size falls to a tenth, again and again."""
     seed: int = 0
 
+    def stretched(self, times: int) -> "Descent":
+        """The same schedule over more epochs."""
+        decay = None if self.decay_every is None else times * self.decay_every
+        return replace(self, epochs=times * self.epochs, decay_every=decay)
+
 
 @dataclass(frozen=True)
 class Carried:
@@ -148,7 +153,7 @@ def retrained(last_only: bool, budget: int) -> Method:
 
     def predict(carried: Carried, task: ShotTask) -> Predictive:
         network = copy.deepcopy(carried.network)
-        descent = replace(carried.descent, epochs=budget * carried.descent.epochs)
+        descent = carried.descent.stretched(budget)
         layers = [m for m in network.modules() if list(m.parameters(recurse=False))]
         parameters = layers[-1].parameters() if last_only else network.parameters()
         descend(network, task.x, task.y, descent, parameters)

@@ -4,7 +4,7 @@ Scores of a classification are log-probabilities, the mean softmax over draws of
 its raw NLL is the process's own; a regression's predictions carry their variances.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,18 @@ def _classified(
             for loss, found in tried
         ],
     }
+    record["notes"] = _edge_notes(best.concentration, options.concentrations)
     names = job.evaluated
     return record, {n: (_log_probabilities(best, blocks, n, options), None) for n in names}
+
+
+def _edge_notes(chosen: float, tried: Sequence[float]) -> list[str]:
+    if min(tried) < chosen < max(tried):
+        return []
+    return [
+        f"the chosen concentration {chosen:g} is at the edge of those tried: gp.concentrations "
+        "beyond it may have a lower NLL."
+    ]
 
 
 def _log_probabilities(

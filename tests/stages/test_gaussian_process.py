@@ -26,11 +26,13 @@ def test_a_gaussian_process_is_a_row_with_its_own_calibration(with_gp):
     methods = read_json(with_gp.metrics)["methods"]
     found, plain = methods["entk_gp"], methods["entk"]
     assert set(found["splits"]) == set(plain["splits"])
-    assert found["selected"]["concentration"] in (1e-3, 1e-2, 1e-1)
+    assert found["selected"]["concentration"] in (1e-4, 1e-3, 1e-2)
     for name, scores in found["splits"].items():
         # Log-probabilities are calibrated before any temperature, ridge scores are not.
         assert scores["nll_raw"] < plain["splits"][name]["nll_raw"]
     assert found["splits"]["id_test"]["accuracy"] > plain["splits"]["id_test"]["accuracy"] - 0.1
+    at_edge = found["selected"]["concentration"] != 1e-3
+    assert len(read_json(with_gp.fit("entk_gp") / "fit.json")["notes"]) == at_edge
     predictions = read_predictions(with_gp.predictions("entk_gp") / "id_test.npz")
     assert np.exp(predictions.scores).sum(axis=1) == pytest.approx(1)
     assert "eNTK, Gaussian process" in (with_gp.path / "report.html").read_text()
