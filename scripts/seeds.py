@@ -70,7 +70,7 @@ def table(config: Path, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
     methods = list(runs[0]["methods"])
     listed = " ".join(map(str, seeds))
     found: dict[str, Any] = {
-        "command": f"python scripts/seeds.py {config} --seeds {listed} --out {out}",
+        "command": f"python scripts/seeds.py {config} --seeds {listed} --out runs/{out.name}",
         "versions": {k: v for k, v in versions().items() if k != "command"},
         "seeds": list(seeds),
         "methods": {name: over_seeds(name, runs) for name in methods},
