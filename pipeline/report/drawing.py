@@ -1,6 +1,7 @@
 """How every figure looks: one small figure an idea, legible at phone width.
 
-Hues are Okabe and Ito's, told apart by the colour-blind; marker and dash repeat what the hue says.
+Hues are Okabe and Ito's and a brown darker than all of them, told apart by the colour-blind; marker
+and dash repeat what the hue says.
 """
 
 from collections.abc import Mapping
@@ -11,16 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1a1c1f", "#5d636b", "#d9dce0"
-BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BROWN = (
     "#0072b2",
     "#d55e00",
     "#009e73",
     "#e69f00",
     "#cc79a7",
     "#56b4e9",
+    "#5b3a1e",
 )
-HUES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HUES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BROWN)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 SPLIT_STYLE = {
     "val": (MUTED, (0, (1, 1.4)), "^"),
     "id_test": (BLUE, "-", "o"),
