@@ -21,17 +21,13 @@ def read_answers(path: Path, ids: Sequence[str], classes: Sequence[str]) -> dict
         raise InputError(f"no answers at {path}: expected a CSV file with the columns id,label.")
     position, answers = {name: i for i, name in enumerate(ids)}, dict[int, int]()
     unknown = []
-    with path.open(newline="") as file:
-        rows = csv.DictReader(file)
-        if rows.fieldnames is None or not set(COLUMNS) <= set(rows.fieldnames):
-            raise InputError(f"{path} has the columns {rows.fieldnames}, expected id and label.")
-        for line, row in enumerate(rows, start=2):
-            if row["id"] not in position:
-                unknown.append(row["id"])
-                continue
-            where, label = position[row["id"]], _class_number(row["label"], classes, path, line)
-            if answers.setdefault(where, label) != label:
-                raise InputError(f"{path} line {line}: {row['id']} is labelled twice, differently.")
+    for line, row in enumerate(_rows(path), start=2):
+        if row["id"] not in position:
+            unknown.append(row["id"])
+            continue
+        where, label = position[row["id"]], _class_number(row["label"], classes, path, line)
+        if answers.setdefault(where, label) != label:
+            raise InputError(f"{path} line {line}: {row['id']} is labelled twice, differently.")
     if unknown:
         raise InputError(
             f"{path} answers {len(unknown)} ids that are not in the pool, such as {unknown[0]!r}. "
@@ -48,8 +44,22 @@ def write_questions(path: Path, ids: Sequence[str]) -> None:
         writer.writerows((name, "") for name in ids)
 
 
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="") as file:
+            rows = csv.DictReader(file)
+            if rows.fieldnames is None or not set(COLUMNS) <= set(rows.fieldnames):
+                found = ", ".join(rows.fieldnames or ()) or "no line"
+                raise InputError(f"{path} has the columns {found}, expected id and label.")
+            return list(rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no CSV file in UTF-8: {error}.") from None
+
+
 def _class_number(label: str | None, classes: Sequence[str], path: Path, line: int) -> int:
     text = (label or "").strip()
+    if not text:
+        raise InputError(f"{path} line {line} has no label yet: fill it in, or leave the line out.")
     if text in classes:
         return list(classes).index(text)
     if text.isdigit() and int(text) < len(classes):

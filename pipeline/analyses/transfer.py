@@ -34,7 +34,9 @@ class Transferability:
     label_alignment: float
     """⟨K, YYᵀ⟩ / (‖K‖ ‖YYᵀ‖), Y centred."""
     gcv: float
-    """The smallest GCV over the ridges: predicted mean squared error."""
+    """The smallest GCV over the ridges: predicted mean squared error, a target."""
+    ridge: float
+    """Where it is smallest, absolute."""
     loo_accuracy: float
     """The best leave-one-out accuracy over the ridges."""
     effective_dimension: float
@@ -62,6 +64,7 @@ def transferability(K: Array, targets: CenteredTargets, labels: ndarray) -> Tran
     return Transferability(
         label_alignment=inner / float(system.eigenvalues.norm() * (Y.T @ Y).norm()),
         gcv=float(scores[best] or np.inf),
+        ridge=float(ridges[best]),
         loo_accuracy=max(hits),
         effective_dimension=spectrum.effective_dimension(ridges[best])[0],
     )

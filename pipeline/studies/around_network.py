@@ -1,8 +1,10 @@
 """Kernel regression around a network against training that network: the same loss, small steps."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from pipeline.solvers.nesterov import descent_iterates
 from pipeline.solvers.operator import DenseKernel
 from pipeline.studies.images import Labelled, load_splits
 from pipeline.studies.study import Findings, Sizes, Study, StudyOptions, Work
+from pipeline.types import InputError
 
 Point = Literal["untrained", "pretrained", "fine_tuned"]
 
@@ -40,8 +43,9 @@ class AroundNetworkOptions(StudyOptions):
     )
     """Where the regression is around: fresh weights, other classes' weights with a new head, or
     weights trained on the training images."""
-    targets: Literal["one_hot", "soft"] = "one_hot"
-    """Soft targets are 0.9 of the one-hot ones and 0.1 of even ones."""
+    targets: Literal["one_hot", "soft"] | Path = "one_hot"
+    """Soft targets are 0.9 of the one-hot ones and 0.1 of even ones; or an .npy file of a class
+    distribution (train, k) for each training image, in the split's order."""
     train: int = Field(default=60, ge=2)
     """Images that both learn from."""
     test: int = Field(default=100, ge=1)
@@ -130,7 +134,28 @@ def _starting_point(
 
 def _targets(options: AroundNetworkOptions, train: Labelled) -> Tensor:
     one_hot = train.one_hot().double()
-    return one_hot if options.targets == "one_hot" else soft_targets(0.9 * one_hot + 0.1 / train.k)
+    if options.targets == "one_hot":
+        return one_hot
+    if options.targets == "soft":
+        return soft_targets(0.9 * one_hot + 0.1 / train.k)
+    return soft_targets(_read_targets(options.targets, one_hot.shape))
+
+
+def _read_targets(path: Path, shape: torch.Size) -> Tensor:
+    if not path.is_file():
+        raise InputError(
+            f"no targets at {path}: expected one_hot, soft or an .npy file.", "targets"
+        )
+    try:
+        values = np.load(path)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is no .npy file of numbers: {error}.", "targets") from None
+    if values.shape != tuple(shape) or values.dtype.kind != "f":
+        raise InputError(
+            f"{path} holds {values.dtype} {values.shape}, expected floats {tuple(shape)}.",
+            "targets",
+        )
+    return torch.from_numpy(values)
 
 
 def _descended(

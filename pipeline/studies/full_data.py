@@ -258,10 +258,11 @@ def _plot(options: FullDataOptions, fitted: int, table: list[dict[str, Any]]) ->
         for width in options.widths:
             rows = [r for r in table if (r["method"], r["width"]) == (method, width)]
             means.append(sum(row["id_test, %"] for row in rows) / len(rows))
-        series.append(Series(method, [float(w) for w in options.widths], means))
+        label = method.replace("from the class means", "means").replace("around the network", "f₀")
+        series.append(Series(label, [float(w) for w in options.widths], means))
     caption = (
         f"{fitted} training images; pseudo-NTK of one logit on at most {options.sketch_size} "
-        "parameters."
+        "parameters, around the class means or the network's outputs f₀."
     )
     panel = Panel("width", "test accuracy, %", series, xlog=True)
     return Plot("width", f"Regression by the pseudo-NTK alone, {options.network}", caption, [panel])

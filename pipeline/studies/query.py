@@ -52,6 +52,10 @@ def next_queries(
     base = torch.full((len(ids), k), 1 / k, dtype=torch.float64)
     state = LookAhead.start(kernel, base, list(known), list(known.values()), absolute)
     left = np.setdiff1d(np.arange(len(ids)), list(known)).astype(np.int64)
+    if len(left) == 0:
+        raise InputError(
+            f"all {len(ids)} samples of the pool are labelled: nothing is left to ask."
+        )
     generator = np.random.default_rng((seed, len(known)))
     left = np.sort(generator.permutation(left)[:candidates])
     view = View(state, pool.penultimate(), 1.0, int(generator.integers(2**31)))

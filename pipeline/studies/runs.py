@@ -64,4 +64,10 @@ class FinishedRun:
         features = read_json(self.folder.features)
         if split not in features:
             raise InputError(f"the run has no split {split!r}; it has {', '.join(features)}.")
-        return FeatureStore.open(features[split]["store"])
+        place = features[split]["store"]
+        if "://" not in place and not Path(place).exists():
+            raise InputError(
+                f"the features of {self.folder.path} are not at {place}, seen from {Path.cwd()}. "
+                "Call this where `entk run` was called; if they were removed, run it again."
+            )
+        return FeatureStore.open(place)

@@ -29,6 +29,8 @@ PREDICTORS = ("label alignment", "GCV", "leave-one-out, %", "probe, %")
 """What ranks before fine-tuning; GCV ranks from small to large."""
 AXES = ("models", "tune_rates")
 """Options that say which cells there are."""
+MEASURED_ROWS = 1_000
+"""Rows that the squared error is measured on, at most."""
 CURVE_RIDGE = 1e-3
 """Of the learning curve, relative to the mean of K's diagonal."""
 
@@ -69,6 +71,8 @@ def run(options: TransferOptions, work: Work) -> Findings:
     }
     own = {f"before {name}": model for name, model in work.options["models"].items()}
     for name in options.models:
+        makers[f"risk {name}"] = partial(_risks, options, data, name)
+        own[f"risk {name}"] = work.options["models"][name]
         for rate in options.tune_rates:
             cell = f"{name}, tuned at {rate:g}"
             made_from = work.made_from(AXES, work.options["models"][name])
@@ -79,15 +83,30 @@ def run(options: TransferOptions, work: Work) -> Findings:
     table = []
     for name, row in before.items():
         runs = [found[f"{name}, tuned at {rate:g}"] for rate in options.tune_rates]
-        table.append({"backbone": name, **row["figures"], **_best(runs)})
+        risk = found[f"risk {name}"][-1]
+        table.append(
+            {
+                "backbone": name,
+                **row["figures"],
+                "squared error": risk["measured"],
+                **_best(runs),
+            }
+        )
+    risks = {name: found[f"risk {name}"] for name in options.models}
+    worst = max(abs(at["GCV"] / at["measured"] - 1) for rows in risks.values() for at in rows)
     ranks = {name: _correlations(name, table) for name in PREDICTORS}
     notes = [
         f"{name.removesuffix(', %')} ranks {len(table)} backbones with Spearman {rho:.2f}, "
         f"Kendall {tau:.2f} to fine-tuning"
         for name, (rho, tau) in ranks.items()
     ]
+    notes.append(
+        f"GCV misses the squared error on {options.split} by {worst:.1%} at most, over "
+        f"{len(options.models)} backbones and several numbers of training images"
+    )
     numbers = {f"Spearman, {name.removesuffix(', %')}": rho for name, (rho, _) in ranks.items()}
-    return Findings(table, _plots(before, table), notes, numbers)
+    numbers["GCV misses by"] = worst
+    return Findings(table, [*_plots(before, table), _risk_plot(options, risks)], notes, numbers)
 
 
 def _before(options: TransferOptions, data: dict[str, Labelled], name: str) -> dict[str, Any]:
@@ -109,6 +128,25 @@ def _before(options: TransferOptions, data: dict[str, Labelled], name: str) -> d
         },
         "curve": _curves(K, targets.matrix, samples.k),
     }
+
+
+def _risks(options: TransferOptions, data: dict[str, Labelled], name: str) -> list[dict[str, Any]]:
+    """GCV of the training rows and the squared error that it predicts, over their number."""
+    samples, test = data["train"], data[options.split]
+    test = test.first(min(len(test), MEASURED_ROWS))
+    network = build_network(options.models[name])
+    features, others = (features_of(network, x, options.sketch_size) for x in (samples.x, test.x))
+    K, K_test = gram(features.source), gram(others.source, features.source)
+    found = []
+    for n in sorted({len(samples) // 4, len(samples) // 2, len(samples)}):
+        labels = samples.labels[:n].numpy()
+        targets = class_targets(labels, samples.k)
+        told = transferability(K[:n, :n], targets, labels)
+        machine = KernelRidge(told.ridge, ridge_scale="absolute")
+        machine.fit(K[:n, :n], targets.matrix)
+        missed = machine.predict(K_test[:, :n]) + targets.mean.numpy() - test.one_hot().numpy()
+        found.append({"n": n, "GCV": told.gcv, "measured": float((missed**2).mean())})
+    return found
 
 
 def _probe_accuracy(network: Any, samples: Labelled, test: Labelled) -> float:
@@ -208,6 +246,18 @@ def _plots(found: dict[str, Any], table: list[dict[str, Any]]) -> list[Plot]:
             [Panel("training images", "squared error", curves, xlog=True)],
         ),
     ]
+
+
+def _risk_plot(options: TransferOptions, risks: dict[str, list[dict[str, Any]]]) -> Plot:
+    series = [
+        Series(name, [at["GCV"] for at in rows], [at["measured"] for at in rows], style="points")
+        for name, rows in risks.items()
+    ]
+    values = [at[key] for rows in risks.values() for at in rows for key in ("GCV", "measured")]
+    series.append(Series("equal", [min(values), max(values)], [min(values), max(values)]))
+    panel = Panel("GCV of the training images", "squared error", series)
+    caption = f"Mean over classes; measured on {options.split}, over numbers of training images."
+    return Plot("risk", "Squared error predicted from the spectrum", caption, [panel])
 
 
 STUDY = Study(TransferOptions, run)

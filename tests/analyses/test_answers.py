@@ -27,7 +27,7 @@ def test_the_file_of_questions_is_read_back_once_filled_in(tmp_path):
     [
         ("id,label\nx,0\n", "not in the pool, such as 'x'"),
         ("id,label\na,bird\n", "line 2: 'bird' is no class"),
-        ("id,label\na,\n", "line 2: '' is no class"),
+        ("id,label\na,\n", "line 2 has no label yet"),
         ("id,label\na,2\n", "is no class"),
         ("id,label\na,0\na,1\n", "line 3: a is labelled twice"),
         ("name,label\na,0\n", "expected id and label"),
@@ -37,6 +37,13 @@ def test_the_file_of_questions_is_read_back_once_filled_in(tmp_path):
 def test_answers_that_cannot_be_used_are_refused_by_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         answers(tmp_path, text)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "answers.csv"
+    path.write_bytes(b"\x84\xff\x00id")
+    with pytest.raises(InputError, match="no CSV file in UTF-8"):
+        read_answers(path, IDS, CLASSES)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -59,6 +59,8 @@ def test_backbones_are_ranked_before_they_are_tuned(study, tmp_path):
     assert "ranks 3 backbones with Spearman" in found["notes"][0]
     curves = found["plots"][1]["panels"][0]["series"]
     assert len(curves) == 6
+    assert found["numbers"]["GCV misses by"] < 0.5
+    assert (tmp_path / OUT / "transfer_quick/figures/risk.svg").is_file()
 
 
 def test_one_network_cannot_be_compared(study):

@@ -1,5 +1,6 @@
 """The studies that train their own small networks, in quick forms, from the command line."""
 
+import numpy as np
 import pytest
 
 from pipeline.artefact import read_json
@@ -32,6 +33,26 @@ def test_regression_follows_the_network_at_first(study, tmp_path):
     assert {row["point"] for row in rows} == {"untrained", "pretrained", "fine_tuned"}
     first = [row["full against network"] for row in rows if row["steps"] == 1]
     assert max(first) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (np.full((20, 5), 0.2), None),
+        (np.full((20, 5), 0.3), "soft target 0 is no distribution: its sum is 1.5"),
+        (np.full((20, 4), 0.25), "(20, 4), expected floats (20, 5)"),
+        (None, "expected one_hot, soft or an .npy file"),
+    ],
+)
+def test_soft_targets_come_from_a_file(study, tmp_path, targets, message):
+    if targets is not None:
+        np.save(tmp_path / "soft.npy", targets)
+    code, printed = study(
+        "around_network", "widths=[8]", "train=20", "test=5", "steps=[1]", "points=[untrained]",
+        f"targets={tmp_path / 'soft.npy'}",
+    )  # fmt: skip
+    assert code == (0 if message is None else 2), printed
+    assert message is None or message in printed
 
 
 def test_steps_are_second_order_and_paths_are_drawn(study, tmp_path):
