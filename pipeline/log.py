@@ -21,6 +21,10 @@ class BlockDone:
     seconds: float
     peak_bytes: int
     """Peak resident memory of the worker's process, in bytes."""
+    waited: float = 0.0
+    """Of the seconds, those in which the worker waited for samples to be loaded."""
+    ready: float = 0.0
+    """Loaded batches that waited in its queue when it took one, on average."""
 
 
 Listener = Callable[[BlockDone], None]

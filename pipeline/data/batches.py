@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from pipeline.data.preprocess import Preprocess, PreprocessOptions, load_batch
 from pipeline.data.split import Split
 from pipeline.data.tokens import TokenizeOptions, load_tokens, longest_tokens, token_provenance
@@ -27,6 +29,12 @@ def largest_batch(split: Split, options: AnyPreprocess, count: int) -> Inputs:
     if isinstance(options, TokenizeOptions):
         return longest_tokens(options, count)
     return batch_loader(options)(split, slice(0, count))
+
+
+def input_bytes(inputs: Inputs) -> int:
+    """One sample of a batch, in bytes."""
+    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
+    return sum(tensor[0].numel() * tensor.element_size() for tensor in tensors)
 
 
 def preprocess_provenance(options: AnyPreprocess) -> dict[str, Any]:

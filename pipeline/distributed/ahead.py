@@ -19,9 +19,9 @@ class HangingError(Exception):
 class Ahead(Generic[Item, Result]):
     """The results of ``make`` for some items, in order, at most ``depth`` of them waiting.
 
-    Each must come within ``timeout`` seconds of being asked for, or :class:`HangingError` is
-    raised. The thread is a daemon: one that hangs keeps no process alive. What ``make`` raises is
-    raised where its result is asked for.
+    The work begins at once. Each result must come within ``timeout`` seconds of being asked for,
+    or :class:`HangingError` is raised. The thread is a daemon: one that hangs keeps no process
+    alive. What ``make`` raises is raised where its result is asked for.
     """
 
     def __init__(
@@ -35,14 +35,22 @@ class Ahead(Generic[Item, Result]):
         self._make, self._items, self._timeout = make, items, timeout
         self._results: queue.Queue[tuple[Result | None, Exception | None]] = queue.Queue(depth)
         self._over = threading.Event()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def ready(self) -> int:
+        """Results that wait to be taken."""
+        return self._results.qsize()
+
+    def close(self) -> None:
+        """Begin nothing more: nobody wants the rest."""
+        self._over.set()
 
     def __iter__(self) -> Iterator[Result]:
-        threading.Thread(target=self._work, daemon=True).start()
         try:
             for _ in self._items:
                 yield self._next()
         finally:
-            self._over.set()
+            self.close()
 
     def _next(self) -> Result:
         try:

@@ -43,11 +43,12 @@ def cluster_address(address: str | None) -> str | None:
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
-def connect(address: str | None, *, cores: int | None = None) -> bool:
+def connect(address: str | None, *, cores: int | None = None, results_bytes: int = 0) -> bool:
     """Make Ray ready in this process; says whether this call did it.
 
     Joins the cluster at ``address`` or in ``RAY_ADDRESS``, otherwise starts one on this machine
-    that has ``cores`` CPUs. Authentication is left as ``RAY_AUTH_MODE`` and Ray have it.
+    that has ``cores`` CPUs and room for ``results_bytes`` of results
+    at a time. Authentication is left as ``RAY_AUTH_MODE`` and Ray have it.
     """
     if not ray_installed():
         raise MissingExtraError("ray", "cluster", "the Ray executor")
@@ -58,15 +59,17 @@ def connect(address: str | None, *, cores: int | None = None) -> bool:
     import ray
 
     if ray.is_initialized():
+        _warn_of_small_store(results_bytes)
         return False
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    _start_or_join(cluster_address(address), cores)
+    _start_or_join(cluster_address(address), cores, results_bytes)
+    _warn_of_small_store(results_bytes)
     if threading.current_thread() is threading.main_thread() and callable(on_sigterm):
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray replaces the program's own handler
     return True
 
 
-def _start_or_join(address: str | None, cores: int | None) -> None:
+def _start_or_join(address: str | None, cores: int | None, results_bytes: int) -> None:
     import ray
 
     quiet: dict[str, Any] = {
@@ -78,7 +81,7 @@ def _start_or_join(address: str | None, cores: int | None) -> None:
         ray.init(
             address="local",  # never the cluster that somebody else runs on this machine
             num_cpus=cores,
-            object_store_memory=OBJECT_STORE_BYTES,
+            object_store_memory=OBJECT_STORE_BYTES + results_bytes,
             include_dashboard=False,
             **quiet,
         )
@@ -92,6 +95,19 @@ def _start_or_join(address: str | None, cores: int | None) -> None:
             "or leave the address out to use this machine alone.",
             "executor.address",
         ) from None
+
+
+def _warn_of_small_store(results_bytes: int) -> None:
+    import ray
+
+    room = int(ray.cluster_resources().get("object_store_memory", 0)) if results_bytes else 0
+    if room < results_bytes:
+        logger.warning(
+            "the workers' batches may take %d MiB of Ray's object store, which has %d MiB: what "
+            "does not fit goes over the disk. Lower executor.ahead or features.batch_size.",
+            results_bytes >> 20,
+            room >> 20,
+        )
 
 
 def _probe(address: str) -> None:

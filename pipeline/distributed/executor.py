@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from pipeline.log import BlockDone, Listener
 from pipeline.types import InputError
@@ -18,6 +18,14 @@ logger = logging.getLogger(__name__)
 
 BlockFunction = Callable[[int], BlockDone]
 MakeWorker = Callable[[Any], BlockFunction]
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A block function that can get ready for its next block while it works on one."""
+
+    def expect(self, block: int) -> None:
+        """Begin what ``block`` needs; comes from another thread and may come in vain."""
 
 
 class BlockFailedError(InputError):
@@ -102,6 +110,16 @@ class Executor(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...
+
+
+@runtime_checkable
+class DecodingExecutor(Protocol):
+    """An executor whose workers can be given what others load."""
+
+    def start_decoders(
+        self, make_loader: Any, spec: Any, *, count: int, ahead: int, load_bytes: int
+    ) -> Any:
+        """Actors that load ``load_bytes`` at a time; they end with the executor."""
 
 
 class Attempts:

@@ -3,10 +3,17 @@
 import logging
 import time
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.distributed.executor import Attempts, MakeWorker, Outcome, RetryListener
+from pipeline.distributed.executor import (
+    Attempts,
+    Expecting,
+    MakeWorker,
+    Outcome,
+    RetryListener,
+)
 from pipeline.distributed.worker import computing_threads, kept_memory, log_file, summary
 from pipeline.log import BlockDone, Listener
 from pipeline.types import InputError
@@ -44,10 +51,16 @@ class LocalExecutor:
         attempts = Attempts(self._max_retries_per_block, on_retry)
         started = time.perf_counter()
         busy = 0.0
-        with kept_memory(), computing_threads(self.threads), log_file(self._log_folder, 0):
+        with (
+            kept_memory(),
+            computing_threads(self.threads),
+            log_file(self._log_folder, "worker-000"),
+        ):
             block_function = make_worker(spec)
             ready = time.perf_counter()
-            for block in blocks:
+            for block, following in zip_longest(blocks, blocks[1:]):
+                if following is not None and isinstance(block_function, Expecting):
+                    block_function.expect(following)
                 before = time.perf_counter()
                 done = self._attempted(block_function, block, attempts)
                 busy += time.perf_counter() - before

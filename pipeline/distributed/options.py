@@ -31,3 +31,8 @@ class ExecutorOptions(Options):
     without it blocks may take any time."""
     decode_timeout: float = Field(300.0, gt=0)
     """Seconds a batch of samples may take to load before its block counts as failed."""
+    decoders: int = Field(0, ge=0, le=256)
+    """Ray actors on CPUs, of one core each, that load and preprocess for the workers; with 0 each
+    worker does it in a thread of its own."""
+    ahead: int = Field(2, ge=1, le=64)
+    """Batches that one worker has asked its decoders for and not taken yet."""

@@ -24,6 +24,11 @@ class BlockQueue:
         """Blocks that wait or run."""
         return len(self._waiting) + sum(len(held) for held in self._held.values())
 
+    @property
+    def waiting(self) -> int:
+        """Blocks that no worker has."""
+        return len(self._waiting)
+
     def held(self, worker: int) -> tuple[int, ...]:
         """The worker's blocks, the running one first."""
         return tuple(self._held[worker])

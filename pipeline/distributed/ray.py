@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.distributed.cluster import connect
+from pipeline.distributed.decoders import (
+    Decoders,
+    MakeLoader,
+    start_decoders,
+    stop_decoders,
+)
 from pipeline.distributed.executor import MakeWorker, Outcome, RetryListener
 from pipeline.distributed.ray_run import RayRun
 from pipeline.distributed.ray_worker import BlockWorker, new_actor
@@ -41,6 +47,7 @@ class RayExecutor:
         self._log_folder = log_folder.absolute() if log_folder else None
         self._started_ray = False
         self._actors: dict[int, Any] = {}
+        self._decoders: Decoders | None = None
 
     def connect(self) -> None:
         """Join or start Ray; :meth:`run` does it when nobody has before."""
@@ -93,6 +100,20 @@ class RayExecutor:
         if ray.is_initialized():
             ray.kill(actor, no_restart=True)
 
+    def start_decoders(
+        self, make_loader: MakeLoader, spec: Any, *, count: int, ahead: int, load_bytes: int
+    ) -> Decoders:
+        """Actors on CPUs that load for the workers; they end with this executor."""
+        # A worker has two streams: the block that it computes and the next one's.
+        results = self.workers * (2 * ahead + 1) * load_bytes
+        self._started_ray |= connect(
+            self._address, cores=self.workers * self.threads + count, results_bytes=results
+        )
+        for index in range(self.workers):
+            self.actor(index)  # before the decoders, which could take the CPUs beside a GPU
+        self._decoders = start_decoders(count, ahead, make_loader, spec, self._log_folder)
+        return self._decoders
+
     def stop_workers(self) -> None:
         """End all actors, for example before others need their CPUs."""
         for index in list(self._actors):
@@ -101,6 +122,9 @@ class RayExecutor:
     def close(self) -> None:
         """End the actors, and Ray if this executor started or joined it."""
         self.stop_workers()
+        if self._decoders is not None:
+            stop_decoders(self._decoders)
+            self._decoders = None
         if self._started_ray:
             import ray
 

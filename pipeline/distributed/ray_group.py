@@ -13,7 +13,6 @@ from typing import Any, Self
 import torch
 
 from pipeline.distributed.cluster import connect
-from pipeline.distributed.ray_run import said_shortly
 from pipeline.distributed.ray_worker import (
     Failed,
     Refused,
@@ -21,6 +20,7 @@ from pipeline.distributed.ray_worker import (
     failed,
     new_actor,
     refused,
+    said_shortly,
 )
 from pipeline.distributed.torch_group import TorchGroup, free_port
 from pipeline.types import InputError

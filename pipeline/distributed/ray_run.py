@@ -14,7 +14,8 @@ from pipeline.distributed.executor import (
     WorkerFailedError,
 )
 from pipeline.distributed.queue import BlockQueue
-from pipeline.distributed.ray_worker import Done, Failed, Refused
+from pipeline.distributed.ray_metrics import BlockMetrics
+from pipeline.distributed.ray_worker import BESIDE, Done, Failed, Refused, said_shortly
 from pipeline.log import Listener
 
 logger = logging.getLogger(__name__)
@@ -30,11 +31,6 @@ LAST_RESULT_SECONDS = 5.0
 
 PATIENCE_SECONDS = 60.0
 """Wait for the first worker before saying that the cluster may have no room."""
-
-RAYS_OWN_NAMES = ("class_name:", "actor_id:", "namespace:", "name:", "The actor died unexpectedly")
-
-LONGEST_CAUSE = 500
-"""Characters of Ray's messages that are passed on."""
 
 
 class ActorPool(Protocol):
@@ -89,6 +85,7 @@ class RayRun:
         import ray
 
         started = time.perf_counter()
+        self._metrics = BlockMetrics()
         first_ready: float | None = None
         for worker in range(self._workers):
             self._prepare(worker)
@@ -101,6 +98,7 @@ class RayRun:
             self._warn_of_waiting(time.perf_counter() - started)
             self._replace_hanging(on_done)
             self._hand_out()
+            self._report_queue()
         ready = first_ready if first_ready is not None else time.perf_counter()
         return Outcome(
             blocks=len(self._blocks),
@@ -116,12 +114,21 @@ class RayRun:
         ref = self._pool.actor(worker).prepare.remote(make_worker, spec)
         self._calls[ref] = Call(worker, None)
 
+    def _report_queue(self) -> None:
+        waiting = self._queue.waiting
+        self._metrics.queue(
+            waiting=waiting, running=self._queue.unfinished - waiting, workers=len(self._ready)
+        )
+
     def _hand_out(self) -> None:
         for worker in sorted(self._ready):
             while (block := self._queue.next_for(worker)) is not None:
                 if len(self._queue.held(worker)) == 1:
                     self._busy_since[worker] = time.perf_counter()
-                ref = self._pool.actor(worker).compute.remote(block)
+                else:
+                    self._pool.actor(worker).expect.options(concurrency_group=BESIDE).remote(block)
+                call = self._pool.actor(worker).compute.options(name=f"block {block}")
+                ref = call.remote(block)
                 self._calls[ref] = Call(worker, block)
 
     def _collect(self, ref: Any, on_done: Listener) -> None:
@@ -161,6 +168,7 @@ class RayRun:
         if isinstance(result, Done):
             self._queue.finished(worker, block)
             self._busy_seconds += result.seconds
+            self._metrics.done(result.event)
             on_done(result.event)
             return
         logger.debug("block %d on worker %d:\n%s", block, worker, result.traceback)
@@ -222,10 +230,3 @@ class RayRun:
             PATIENCE_SECONDS,
             {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")},
         )
-
-
-def said_shortly(error: BaseException) -> str:
-    """What Ray's long messages say, without its own names for things, on one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    telling = [line for line in lines if line and not line.startswith(RAYS_OWN_NAMES)]
-    return "; ".join(telling)[:LONGEST_CAUSE]

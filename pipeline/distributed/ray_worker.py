@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.distributed.executor import BlockFunction, MakeWorker
+from pipeline.distributed.executor import BlockFunction, Expecting, MakeWorker
 from pipeline.distributed.worker import computing_threads, kept_memory, log_file, summary
 from pipeline.log import BlockDone
 from pipeline.types import InputError
@@ -16,6 +16,15 @@ from pipeline.types import InputError
 logger = logging.getLogger(__name__)
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+BESIDE = "beside"
+"""The concurrency group of calls that run beside a block."""
+
+
+RAYS_OWN_NAMES = ("class_name:", "actor_id:", "namespace:", "name:", "The actor died unexpectedly")
+
+LONGEST_CAUSE = 500
+"""Characters of Ray's messages that are passed on."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +65,24 @@ class Failed:
 class WorkerProcess:
     """An actor's process: its threads and its log file."""
 
-    def __init__(self, index: int, threads: int, log_folder: Path | None) -> None:
+    def __init__(self, name: str, threads: int, log_folder: Path | None) -> None:
+        self._name = name
         self._for_life = ExitStack()
         self._for_life.enter_context(computing_threads(threads))
         if log_folder is not None:
             logging.getLogger("pipeline").setLevel(logging.INFO)
-        self._for_life.enter_context(log_file(log_folder, index))
+        self._for_life.enter_context(log_file(log_folder, name))
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard and logs call this actor."""
+        return f"entk-{self._name}"
 
 
 class BlockWorker(WorkerProcess):
     """The actor's class that runs blocks, with the current block function."""
 
-    def __init__(self, index: int, threads: int, log_folder: Path | None) -> None:
-        super().__init__(index, threads, log_folder)
+    def __init__(self, name: str, threads: int, log_folder: Path | None) -> None:
+        super().__init__(name, threads, log_folder)
         self._for_life.enter_context(kept_memory())
         self._block_function: BlockFunction | None = None
 
@@ -95,6 +109,11 @@ class BlockWorker(WorkerProcess):
             return failed(error, f"block {block}")
         return Done(event, time.perf_counter() - started)
 
+    def expect(self, block: int) -> None:
+        """Let the block function begin what its next block needs; runs beside :meth:`compute`."""
+        if isinstance(self._block_function, Expecting):
+            self._block_function.expect(block)
+
     def release(self) -> None:
         """Let the block function and what it holds go."""
         self._block_function = None
@@ -109,7 +128,8 @@ def new_actor(
     environment = dict.fromkeys(THREAD_VARIABLES, str(threads))
     if gpus == 0:
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    actor_class = ray.remote(kind).options(
+    remote: Any = ray.remote  # whose types know no concurrency groups
+    actor_class = remote(concurrency_groups={BESIDE: 1})(kind).options(
         num_cpus=threads,
         num_gpus=gpus,
         max_restarts=0,
@@ -117,7 +137,7 @@ def new_actor(
         scheduling_strategy="SPREAD",
         runtime_env={"env_vars": environment},
     )
-    return actor_class.remote(index, threads, log_folder)
+    return actor_class.remote(f"worker-{index:03d}", threads, log_folder)
 
 
 def refused(error: InputError) -> Refused:
@@ -129,3 +149,10 @@ def failed(error: Exception, what: str) -> Failed:
     """Any other exception as values; the traceback goes to the worker's log."""
     logger.error("%s failed", what, exc_info=True)
     return Failed(summary(error), "".join(traceback.format_exception(error)))
+
+
+def said_shortly(error: BaseException) -> str:
+    """What Ray's long messages say, without its own names for things, on one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(RAYS_OWN_NAMES)]
+    return "; ".join(telling)[:LONGEST_CAUSE]

@@ -69,13 +69,13 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 @contextlib.contextmanager
-def log_file(folder: Path | None, worker: int) -> Iterator[None]:
-    """The package's log of this process also in ``folder/worker-000.log``."""
+def log_file(folder: Path | None, name: str) -> Iterator[None]:
+    """The package's log of this process also in ``folder/NAME.log``."""
     if folder is None:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / f"worker-{worker:03d}.log")
+    handler = logging.FileHandler(folder / f"{name}.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
     package = logging.getLogger("pipeline")
     package.addHandler(handler)

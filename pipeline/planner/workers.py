@@ -87,7 +87,8 @@ def plan_workers(
             raise _too_many_workers(workers, room * machine.nodes, needed)
         workers, why = room * machine.nodes, f"each needs {bytes_text(needed)} of memory"
     on_node = -(-workers // machine.nodes)
-    threads = max(1, machine.cores // on_node) if executor.threads == "auto" else executor.threads
+    cores = _cores_of_workers(machine, executor)
+    threads = max(1, cores // on_node) if executor.threads == "auto" else executor.threads
     return FeatureWorkers(
         executor=kind,
         device=chosen,
@@ -115,12 +116,13 @@ def process_limit(machine: Machine, limits: LimitsOptions, processes: int) -> in
 def worker_bytes(facts: JobFacts, batch: int, device: Device) -> int:
     """Peak bytes in main memory of a worker process.
 
-    The network twice (while weights load), one batch at work and one being decoded, and a shard:
-    its batches in float32, the same in one piece, and the stored numbers before and after encoding.
+    The network twice (while weights load), one batch at work and, of this shard and of the next,
+    one loaded and one being loaded; and a shard: its batches in float32, the same in one piece, and
+    the stored numbers before and after encoding.
     """
     network = 2 * 4 * facts.P
     working = batch * sample_bytes(facts) if device == "cpu" else 0
-    decoded = 2 * batch * facts.input_bytes
+    decoded = 5 * batch * facts.input_bytes
     entries = facts.rows_per_shard * facts.outputs * facts.p
     shard = entries * (2 * 4 + 2 * facts.itemsize)
     return BASE_BYTES[device] + network + working + decoded + shard
@@ -193,8 +195,14 @@ def _wished(
 
 def _for_cores(machine: Machine, executor: ExecutorOptions) -> tuple[int, str]:
     threads = 1 if executor.threads == "auto" else executor.threads
-    on_node = max(1, min(machine.cores // threads, MOST_WORKERS_PER_NODE))
-    return machine.nodes * on_node, f"{on_node} for the {machine.cores} cores of a node"
+    cores = _cores_of_workers(machine, executor)
+    on_node = max(1, min(cores // threads, MOST_WORKERS_PER_NODE))
+    return machine.nodes * on_node, f"{on_node} for {cores} of the {machine.cores} cores of a node"
+
+
+def _cores_of_workers(machine: Machine, executor: ExecutorOptions) -> int:
+    """Cores of a node that decoders leave."""
+    return max(1, machine.cores - -(-executor.decoders // machine.nodes))
 
 
 def _batch_reason(facts: JobFacts, batch: int, wanted: int | None, device: Device) -> str:

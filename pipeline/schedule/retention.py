@@ -23,6 +23,9 @@ from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
 
+STORE_PREFIX = "features-"
+"""What the names of all feature stores in a cache begin with."""
+
 
 @dataclass(frozen=True)
 class Expired:
@@ -88,7 +91,18 @@ def _date(entry: Entry) -> datetime:
 
 
 def _folders(entry: Entry, root: Path) -> list[Path]:
-    return [*(Path(store) for store in entry.stores.values()), root / entry.run / "kernel"]
+    """Stores and kernel of an entry; a history that names anything else is refused."""
+    stores = [Path(store) for store in entry.stores.values()]
+    kernel = root / entry.run / "kernel"
+    sound = all(path.name.startswith(STORE_PREFIX) and ".." not in path.parts for path in stores)
+    if not sound or not kernel.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            f"the history of {entry.task}, revision {entry.revision}, names folders that are no "
+            f"features and no kernel of this schedule ({', '.join(map(str, stores))}; {entry.run})."
+            " Nothing was removed. Mend or delete that line.",
+            str(root / HISTORY),
+        )
+    return [*stores, kernel]
 
 
 def _removed(path: Path) -> bool:

@@ -5,22 +5,27 @@ import functools
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 from pipeline.artefact import digest, write_json
-from pipeline.data.batches import preprocess_provenance
+from pipeline.data.batches import input_bytes, largest_batch, preprocess_provenance
 from pipeline.data.split import Split
 from pipeline.distributed.choose import make_executor
+from pipeline.distributed.decoders import Decoders
+from pipeline.distributed.executor import DecodingExecutor
 from pipeline.distributed.worker import computing_threads
 from pipeline.jacobian import Features
 from pipeline.planner import Plan
 from pipeline.stages.featurize import (
     STAGE,
     FeaturizeSpec,
+    Loading,
     SplitJob,
     extract_batches,
     make_extractor,
+    make_loader,
 )
 from pipeline.stages.job import Instrument, Job
 from pipeline.stages.shards import POLL_SECONDS, ShardWatch, complete_shards
@@ -134,9 +139,9 @@ def _create(
     spec: FeaturizeSpec,
 ) -> None:
     """An empty store whose scale comes from the split's first rows."""
-    first = split_job.split.subset(slice(0, SCALE_ROWS))
+    first = slice(0, min(SCALE_ROWS, len(split_job.split)))
     scale, h, k = 1.0, 0, 1
-    for features in extract_batches(extract, first, spec, split_job):
+    for features in extract_batches(extract, Loading(first, spec, split_job)):
         found = power_of_two_scale(features.phi)
         scale = found if h == 0 else min(scale, found)
         k, h = features.f0.shape[1], _width(features)
@@ -193,10 +198,9 @@ def _compute(
     rows = sum(store.facts.n for store in stores.values())
     to_do = sum(_rows(stores[name], missing[name]) for name in stores)
     job.progress.start(STAGE, rows, rows - to_do, "samples")
-    watch = ShardWatch(job, spec)
-    job.folder.record_event(
-        "stage_started", stage=STAGE, rows=to_do, shards=sum(map(len, missing.values()))
-    )
+    shards = sum(map(len, missing.values()))
+    watch = ShardWatch(job, spec, shards)
+    job.folder.record_event("stage_started", stage=STAGE, rows=to_do, shards=shards)
     with make_executor(
         job.config.executor,
         workers=plan.workers,
@@ -204,6 +208,8 @@ def _compute(
         gpus_per_worker=plan.gpus_per_worker,
         log_folder=job.folder.path.absolute() / "logs",
     ) as executor:
+        if job.config.executor.decoders and isinstance(executor, DecodingExecutor):
+            spec = replace(spec, decoders=_decoders(job, executor, spec))
         outcome = complete_shards(executor, spec, stores, missing, watch)
     job.progress.finish(STAGE)
     rate = watch.rows / max(outcome.work_seconds, 1e-9)
@@ -214,6 +220,7 @@ def _compute(
         "startup_seconds": round(outcome.startup_seconds, 3),
         "busy_seconds": round(outcome.busy_seconds, 3),
         "work_seconds": round(outcome.work_seconds, 3),
+        "waited_seconds": round(watch.waited_seconds, 3),
         "shards_computed": watch.shards,
         "shards_reused": sum(store.shards for store in stores.values()) - watch.shards,
         "retries": outcome.retries,
@@ -222,6 +229,18 @@ def _compute(
     }
     job.folder.record_event("stage_done", stage=STAGE, **facts)
     return facts
+
+
+def _decoders(job: Job, executor: DecodingExecutor, spec: FeaturizeSpec) -> Decoders:
+    """Actors that load for the workers, as many as were asked for."""
+    sample = input_bytes(largest_batch(job.split("train"), spec.preprocess, 1))
+    return executor.start_decoders(
+        make_loader,
+        spec,
+        count=job.config.executor.decoders,
+        ahead=job.config.executor.ahead,
+        load_bytes=sample * max(split_job.batch_size for split_job in spec.jobs),
+    )
 
 
 def _rows(store: FeatureStore, shards: list[int]) -> int:

@@ -11,6 +11,7 @@ from pipeline.artefact import ForeignArtefactError
 from pipeline.data.batches import AnyPreprocess, LoadBatch, batch_loader
 from pipeline.data.split import Split
 from pipeline.distributed.ahead import Ahead
+from pipeline.distributed.decoders import DecodedAhead, Decoders
 from pipeline.distributed.worker import peak_resident_bytes
 from pipeline.jacobian import FeatureExtractor, Features, NonFiniteSamplesError
 from pipeline.log import BlockDone
@@ -53,6 +54,8 @@ class FeaturizeSpec:
     """This job among those that may want the same shards."""
     decode_timeout: float
     """Seconds that a batch may take to load."""
+    decoders: Decoders | None = None
+    """Who loads for the workers; without them each does it in a thread of its own."""
 
     def locate(self, block: int) -> tuple[SplitJob, int]:
         """The split and the shard that a block number means."""
@@ -60,37 +63,65 @@ class FeaturizeSpec:
         return job, block - job.first_block
 
 
-def make_featurizer(spec: FeaturizeSpec) -> Callable[[int], BlockDone]:
-    """Load the backbone once; the function returned makes one shard and marks it done.
+def make_featurizer(spec: FeaturizeSpec) -> "Featurizer":
+    """Load the backbone once; what is returned makes one shard after another."""
+    return Featurizer(spec)
+
+
+class Featurizer:
+    """Makes the shard of a block and marks it done, while the next one's samples are loaded.
 
     It reports no rows for a shard that another job has finished or is making.
     """
-    extract = make_extractor(spec)
-    stores = {job.store: FeatureStore.open(job.store) for job in spec.jobs}
 
-    def featurize_block(block: int) -> BlockDone:
+    def __init__(self, spec: FeaturizeSpec) -> None:
+        self._spec = spec
+        self._extract = make_extractor(spec)
+        self._stores = {job.store: FeatureStore.open(job.store) for job in spec.jobs}
+        self._expected: dict[int, Loading] = {}
+
+    def expect(self, block: int) -> None:
+        """Begin to load the samples of the next block; one at a time is expected."""
+        self._forget_expected()
+        job, shard = self._spec.locate(block)
+        store = self._stores[job.store]
+        if not store.is_done(shard):
+            self._expected[block] = Loading(store.samples(shard), self._spec, job)
+
+    def __call__(self, block: int) -> BlockDone:
+        """Make one shard; what was expected of it is used."""
         started = time.perf_counter()
-        job, shard = spec.locate(block)
-        store = stores[job.store]
-        lease = take_lease(store.place, f"{shard:05d}", spec.owner)
-        rows = 0
+        job, shard = self._spec.locate(block)
+        store = self._stores[job.store]
+        loading = self._expected.pop(block, None)
+        lease = take_lease(store.place, f"{shard:05d}", self._spec.owner)
+        rows, pace = 0, Pace()
         if lease is not None:
             with lease:
                 if not store.is_done(shard):
                     store.remove_partial(shard)
-                    rows = write_shard(extract, store, shard, spec, job)
+                    loading = loading or Loading(store.samples(shard), self._spec, job)
+                    rows = write_shard(self._extract, store, shard, loading, job)
+                    pace = loading.pace
+        if loading is not None:
+            loading.close()
         seconds = time.perf_counter() - started
-        return BlockDone(STAGE, block, rows, seconds, peak_resident_bytes())
+        peak = peak_resident_bytes()
+        return BlockDone(STAGE, block, rows, seconds, peak, waited=pace.waited, ready=pace.ready)
 
-    return featurize_block
+    def _forget_expected(self) -> None:
+        for block in list(self._expected):
+            loading = self._expected.pop(block, None)  # its own thread may have taken it
+            if loading is not None:
+                loading.close()
 
 
 def write_shard(
-    extract: FeatureExtractor, store: FeatureStore, shard: int, spec: FeaturizeSpec, job: SplitJob
+    extract: FeatureExtractor, store: FeatureStore, shard: int, loading: "Loading", job: SplitJob
 ) -> int:
     """Make one shard and mark it done; its samples."""
     rows = job.split.subset(store.samples(shard))
-    features = concatenated(list(extract_batches(extract, rows, spec, job)))
+    features = concatenated(list(extract_batches(extract, loading)))
     store.write_rows(
         shard,
         features.phi,
@@ -122,28 +153,81 @@ def make_extractor(spec: FeaturizeSpec) -> FeatureExtractor:
     )
 
 
-def extract_batches(
-    extract: FeatureExtractor, rows: Split, spec: FeaturizeSpec, job: SplitJob
-) -> Iterator[Features]:
-    """Features batch by batch; the next batch is decoded while this one is differentiated."""
-    batches = [
-        slice(start, start + job.batch_size) for start in range(0, len(rows), job.batch_size)
-    ]
+@dataclass(frozen=True)
+class Batch:
+    """Samples that are loaded together."""
+
+    split: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Whether loading keeps up with the features."""
+
+    waited: float = 0.0
+    """Seconds that the features waited for a batch."""
+    ready: float = 0.0
+    """Batches that were loaded when one was taken, on average."""
+
+
+class Loading:
+    """The samples of one shard, batch by batch, loaded ahead by decoders or by a thread."""
+
+    def __init__(self, samples: slice, spec: FeaturizeSpec, job: SplitJob) -> None:
+        self._spec, self._job = spec, job
+        self._waited, self._ready = 0.0, 0
+        size, stop = job.batch_size, samples.stop
+        self._batches = [
+            Batch(job.split.name, start, min(start + size, stop))
+            for start in range(samples.start, stop, size)
+        ]
+        self._loads: DecodedAhead | Ahead[Batch, Inputs]
+        if spec.decoders is not None:
+            self._loads = spec.decoders.stream(self._batches, spec.decode_timeout)
+        else:
+            self._loads = Ahead(make_loader(spec), self._batches, timeout=spec.decode_timeout)
+
+    @property
+    def pace(self) -> Pace:
+        """How it went so far."""
+        return Pace(self._waited, self._ready / len(self._batches))
+
+    def close(self) -> None:
+        """Load nothing more."""
+        self._loads.close()
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Split]]:
+        loads = iter(self._loads)
+        for batch in self._batches:
+            rows = self._job.split.subset(slice(batch.start, batch.stop))
+            self._ready += self._loads.ready()
+            asked = time.perf_counter()
+            try:
+                inputs = next(loads)
+            except InputError:
+                raise  # it names the sample itself
+            except Exception as error:
+                culprit = undecodable(
+                    batch_loader(self._spec.preprocess), rows, self._spec.decode_timeout
+                )
+                raise DecodingError(f"{culprit} of split {rows.name}: {error}") from error
+            self._waited += time.perf_counter() - asked
+            yield inputs, rows
+
+
+def extract_batches(extract: FeatureExtractor, loading: Loading) -> Iterator[Features]:
+    """Features batch by batch; the next batch is loaded while this one is differentiated."""
+    for inputs, rows in loading:
+        yield _named(extract, inputs, rows)
+
+
+def make_loader(spec: FeaturizeSpec) -> Callable[[Batch], Inputs]:
+    """What loads a batch of any split: in a worker's thread, or in a decoder."""
     load_rows = batch_loader(spec.preprocess)
-
-    def load(batch: slice) -> Inputs:
-        return load_rows(rows, batch)
-
-    decoded = iter(Ahead(load, batches, timeout=spec.decode_timeout))
-    for batch in batches:
-        try:
-            inputs = next(decoded)
-        except InputError:
-            raise  # it names the sample itself
-        except Exception as error:
-            culprit = undecodable(load_rows, rows.subset(batch), spec.decode_timeout)
-            raise DecodingError(f"{culprit} of split {rows.name}: {error}") from error
-        yield _named(extract, inputs, rows.subset(batch))
+    splits = {job.split.name: job.split for job in spec.jobs}
+    return lambda batch: load_rows(splits[batch.split], slice(batch.start, batch.stop))
 
 
 class DecodingError(Exception):

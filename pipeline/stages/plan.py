@@ -1,9 +1,8 @@
 """The job's sizes for the planner, and the plan as a table."""
 
 from rich.table import Table
-from torch import Tensor
 
-from pipeline.data.batches import largest_batch
+from pipeline.data.batches import input_bytes, largest_batch
 from pipeline.distributed.cluster import cluster_address, cluster_resources
 from pipeline.planner import JobFacts, Machine, Plan, read_machine
 from pipeline.planner import make_plan as planned
@@ -16,7 +15,6 @@ from pipeline.stages.features import provenance, store_path
 from pipeline.stages.job import Instrument, Job
 from pipeline.stages.preflight import checked_costs
 from pipeline.store.place import place_at
-from pipeline.types import Inputs
 
 
 def make_plan(job: Job, instrument: Instrument, machine: Machine | None = None) -> Plan:
@@ -75,12 +73,6 @@ def job_facts(job: Job, instrument: Instrument) -> JobFacts:
         prefixes=len(config.kernel.sizes),
         stored_bytes=_stored(job, instrument),
     )
-
-
-def input_bytes(inputs: Inputs) -> int:
-    """One sample of a batch, in bytes."""
-    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
-    return sum(tensor[0].numel() * tensor.element_size() for tensor in tensors)
 
 
 def _stored(job: Job, instrument: Instrument) -> int:

@@ -33,10 +33,12 @@ class ShardFailedError(InputError):
 class ShardWatch:
     """Hears of every block: writes events, moves the progress bar, counts what this job did."""
 
-    def __init__(self, job: Job, spec: FeaturizeSpec) -> None:
+    def __init__(self, job: Job, spec: FeaturizeSpec, shards_to_do: int) -> None:
         self._job, self._spec = job, spec
+        self._to_do = shards_to_do
         self.rows = 0
         self.shards = 0
+        self.waited_seconds = 0.0
 
     def on_done(self, event: BlockDone) -> None:
         """A shard is finished, or left to the job that is making it."""
@@ -44,8 +46,16 @@ class ShardWatch:
             return
         self.rows += event.rows
         self.shards += 1
+        self.waited_seconds += event.waited
         self._record(
-            "shard_done", event.block, seconds=round(event.seconds, 3), peak_bytes=event.peak_bytes
+            "shard_done",
+            event.block,
+            rows=event.rows,
+            seconds=round(event.seconds, 3),
+            waited_seconds=round(event.waited, 3),
+            batches_ready=round(event.ready, 2),
+            shards_left=self._to_do - self.shards,
+            peak_bytes=event.peak_bytes,
         )
         self._job.progress.advance(event)
 

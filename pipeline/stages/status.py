@@ -41,15 +41,16 @@ def run_status(folder: RunFolder) -> list[Row]:
         raise InputError(f"{folder.path} is no run folder: it has no config.yaml.")
     events = read_events(folder.events)
     rows = [Row("run", _run_state(folder, running), _last(events))]
+    timing = read_json(folder.timing) if folder.timing.is_file() else {}
     rows += _feature_rows(folder, events, running)
     features = _feature_digests(folder)
-    kernel = _artefact_row("kernel", folder.kernel, {"features": features})
+    kernel = _artefact_row("kernel", folder.kernel, {"features": features}, timing)
     rows.append(kernel)
     made_from = read_json(folder.kernel / PROVENANCE) if kernel.state == "done" else None
     inputs = {"features": features, "kernel": digest(made_from)}
     for path in sorted((folder.path / "fit").glob("*")):
         if path.is_dir() and not path.name.endswith(".partial"):
-            rows.append(_artefact_row(f"fit {path.name}", path, inputs))
+            rows.append(_artefact_row(f"fit {path.name}", path, inputs, timing))
     done = folder.metrics.is_file()
     rows.append(Row("metrics", "done" if done else "missing", str(folder.metrics) if done else ""))
     return rows
@@ -179,15 +180,25 @@ def _failed_shards(events: list[dict[str, Any]]) -> dict[str, dict[int, str]]:
 
 def _pace(events: list[dict[str, Any]], split: str, shards: ShardCounts) -> str:
     """The rate of the last shards, over all workers of this run, and what it leaves to wait."""
-    times = [e["time"] for e in events if e["event"] == "shard_done" and e["split"] == split]
-    times = times[-RATE_WINDOW:]
-    if shards.missing == 0 or len(times) < 2:
+    done = [e for e in events if e["event"] == "shard_done" and e["split"] == split]
+    done = done[-RATE_WINDOW:]
+    if shards.missing == 0 or len(done) < 2:
         return ""
-    first, last = (datetime.fromisoformat(times[i]).astimezone(UTC) for i in (0, -1))
+    first, last = (datetime.fromisoformat(done[i]["time"]).astimezone(UTC) for i in (0, -1))
     # Times have whole seconds: many shards within one cannot be told apart.
-    seconds = max((last - first).total_seconds(), 1.0) / (len(times) - 1)
+    seconds = max((last - first).total_seconds(), 1.0) / (len(done) - 1)
     left = seconds * shards.missing / 60
-    return f", {shards.rows / seconds:.1f} samples/s, {left:.1f} min left"
+    pace = f", {shards.rows / seconds:.1f} samples/s, {left:.1f} min left"
+    return pace + _waiting(done)
+
+
+def _waiting(done: list[dict[str, Any]]) -> str:
+    """How much of their time the workers waited for samples, and how many were ready for them."""
+    share = sum(e.get("waited_seconds", 0.0) for e in done) / max(
+        sum(e["seconds"] for e in done), 1e-9
+    )
+    ready = sum(e.get("batches_ready", 0.0) for e in done) / len(done)
+    return f", {share:.0%} of it waiting for samples ({ready:.1f} batches ready)"
 
 
 def _feature_digests(folder: RunFolder) -> dict[str, str]:
@@ -198,7 +209,9 @@ def _feature_digests(folder: RunFolder) -> dict[str, str]:
     return {name: digest(entry["provenance"]) for name, entry in entries}
 
 
-def _artefact_row(stage: str, path: Path, inputs: Mapping[str, Any]) -> Row:
+def _artefact_row(
+    stage: str, path: Path, inputs: Mapping[str, Any], timing: Mapping[str, Any]
+) -> Row:
     """Done, unless it was made from other inputs: an earlier config's, to be replaced."""
     if not (path / PROVENANCE).is_file():
         return Row(stage, "missing")
@@ -206,4 +219,12 @@ def _artefact_row(stage: str, path: Path, inputs: Mapping[str, Any]) -> Row:
     changed = [name for name, value in inputs.items() if made_from.get(name, value) != value]
     if changed:
         return Row(stage, "stale", f"made from other {', '.join(changed)}")
-    return Row(stage, "done", str(path))
+    return Row(stage, "done", str(path) + _throughput(timing.get(stage, {})))
+
+
+def _throughput(facts: Mapping[str, Any]) -> str:
+    """The seconds that a stage took, and how fast it read where it says how much."""
+    if not facts.get("seconds"):
+        return ""
+    read = facts.get("bytes_read", 0) / facts["seconds"] / 2**20
+    return f", {facts['seconds']:.1f} s" + (f", {read:,.0f} MiB/s" if read else "")

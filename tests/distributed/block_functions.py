@@ -149,3 +149,24 @@ def sleep_long(spec: Spec) -> Callable[[int], BlockDone]:
         return done(block)
 
     return block_function
+
+
+def load_requests(spec: Spec) -> Callable[[str], str]:
+    """A loader that notes what it began; some requests go wrong."""
+
+    def load(request: str) -> str:
+        (Path(spec.folder) / f"begun-{request}").touch()
+        if request == "pid":
+            slow = Path(spec.folder) / "slow"
+            if slow.is_file() and slow.read_text() == str(os.getpid()):
+                time.sleep(0.3)
+            return str(os.getpid())
+        if request == "refuse":
+            raise InputError("no such sample")
+        if request == "fail":
+            raise KeyError("lost")
+        if request == "hang":
+            time.sleep(60)
+        return f"loaded {request}"
+
+    return load

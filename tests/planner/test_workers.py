@@ -41,6 +41,13 @@ def test_cores_are_divided_among_the_workers_of_a_node(facts, laptop):
     assert (plan.workers, plan.threads) == (32, 4)
 
 
+def test_decoders_leave_fewer_cores_to_the_workers(facts, laptop, gpu_node):
+    machine = replace(laptop, cores=64, memory_bytes=2**40, nodes=2)
+    plan = planned(facts, machine, kind="ray", decoders=32)
+    assert (plan.workers, plan.threads) == (32, 3)
+    assert planned(facts, gpu_node, decoders=16).threads == 6
+
+
 def test_every_gpu_gets_a_worker(facts, gpu_node):
     plan = planned(facts, gpu_node)
     assert (plan.executor, plan.device, plan.workers) == ("ray", "cuda", 8)

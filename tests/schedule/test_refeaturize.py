@@ -65,6 +65,18 @@ def test_three_models_one_updated_one_broken_on_two_benchmarks(entk, tmp_path):
     for entry in entries:
         assert (out / entry.run / "report.html").is_file()
 
+    write_registry(tmp_path, models, retention={"revisions": 1})
+    replaced = Path(entries[2].stores["train"])
+    code, would = entk("gc", str(registry), "--out", str(out), "--dry-run")
+    assert code == 0
+    assert str(replaced) in would
+    assert replaced.is_dir()
+    code, printed = entk("gc", str(registry), "--out", str(out))
+    assert code == 0
+    assert not replaced.exists()
+    assert Path(entries[0].stores["train"]).is_dir()
+    assert "0 folders" in entk("gc", str(registry), "--out", str(out))[1]
+
 
 def test_nothing_new_is_exit_code_0_and_leaves_the_history_alone(entk, tmp_path):
     weights = save_weights(tmp_path / "a.pth", 1)

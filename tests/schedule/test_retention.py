@@ -1,5 +1,6 @@
 """Features go by the stated rule: only older revisions', only what no kept one uses."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -129,3 +130,17 @@ def test_a_store_that_a_run_is_writing_stays(registry, tmp_path):
     with lease:
         collect(registry, tmp_path, dry_run=False)
         assert store.is_dir()
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"stores": {"train": "/etc"}},
+        {"stores": {"train": "cache/../x/features-a"}},
+        {"run": "../.."},
+    ],
+)
+def test_a_history_that_names_other_folders_removes_nothing(tmp_path, named):
+    history = [replace(entry(tmp_path, "r0", 9), **named), entry(tmp_path, "r1", 1)]
+    with pytest.raises(InputError, match="no features and no kernel of this schedule"):
+        expired(history, RetentionOptions(revisions=1), tmp_path, NOW)

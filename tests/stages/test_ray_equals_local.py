@@ -18,7 +18,8 @@ RAY = "executor={kind: ray, workers: 2, threads: 1}"
 def on_ray(tmp_path_factory):
     pytest.importorskip("ray")
     base = tmp_path_factory.mktemp("ray")
-    process = start(base / "run", base / "cache", RAY)
+    decoded = RAY.replace("}", ", decoders: 1, ahead: 2}")
+    process = start(base / "run", base / "cache", decoded)
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
     return RunFolder(base / "run")
