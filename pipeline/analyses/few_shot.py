@@ -3,6 +3,7 @@
 | method | what is carried over |
 |---|---|
 | ``finite_ntk`` | the trained network's Jacobian; mean 0 |
+| ``finite_ntk_fisher`` | the same, in parameter space by finite-difference Fisher products |
 | ``linearized`` | the same, around the network's own linearization |
 | ``network`` | the same, around the network's function |
 | ``rbf_transfer`` | an RBF kernel's hyperparameters |
@@ -23,9 +24,14 @@ from torch import Tensor, nn
 
 from pipeline.gp import Linearization, adapt
 from pipeline.gp.adapt import Task
+from pipeline.gp.implicit import implicit_parameter_space
 from pipeline.gp.linear_basis import learn_features, predict_tasks
 from pipeline.gp.linearization import Mean
 from pipeline.gp.predictive import Predictive
+from pipeline.gp.products import ProductKernel
+from pipeline.gp.regression import LinearizedGP
+from pipeline.jacobian import FiniteDifferenceFisher
+from pipeline.jacobian.likelihoods import Gaussian
 from pipeline.types import InputError
 
 LEVEL = 0.95
@@ -118,6 +124,28 @@ def linearized_method(mean: Mean) -> Method:
     return predict
 
 
+def by_fisher_products(source: Source, tasks: Sequence[ShotTask]) -> list[Predictive]:
+    """The finite NTK at its own hyperparameters, features never formed while it is fitted.
+
+    In float64, where conjugate gradients reach the explicit answer.
+    """
+    model = copy.deepcopy(source.model).double()
+    linearization = Linearization(model)
+    contexts = [Task(task.x.double(), task.y) for task in tasks]
+    hyperparameters = adapt(linearization, contexts).hyperparameters
+    s, noise = hyperparameters.outputscale, hyperparameters.noise[0]
+    found = []
+    for task in tasks:
+        x = task.x.double()
+        J = linearization.operator(x)
+        fisher = FiniteDifferenceFisher(model, x, Gaussian())
+        inexact = ProductKernel(fisher.matmul, J.shape[1], J.dtype, J.device)
+        posterior = implicit_parameter_space(J, task.y.double()[:, None], s, noise, inexact=inexact)
+        gp = LinearizedGP(linearization, posterior, noise, 1, inputs=x)
+        found.append(gp.predict(task.x_test.double(), allow_unconverged=True))
+    return found
+
+
 def blind(source: Source, tasks: Sequence[ShotTask]) -> list[Predictive]:
     """The network as it is; its variance is the source's mean squared residual."""
     with torch.no_grad():
@@ -168,6 +196,7 @@ def ablr(source: Source, tasks: Sequence[ShotTask]) -> list[Predictive]:
 
 METHODS: dict[str, Method] = {
     "finite_ntk": linearized_method("zero"),
+    "finite_ntk_fisher": by_fisher_products,
     "linearized": linearized_method("linearized"),
     "network": linearized_method("network"),
     "rbf_transfer": rbf_transfer,

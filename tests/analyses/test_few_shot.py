@@ -41,6 +41,8 @@ def test_the_sinusoid_configs_run_in_a_quick_form(config, request):
     assert list(study.scores) == list(METHODS)
     assert all(np.isfinite(found["rmse"]) for found in study.scores.values())
     assert study.scores["finite_ntk"]["tasks"] == 2
+    by_products, explicit = study.scores["finite_ntk_fisher"], study.scores["finite_ntk"]
+    assert by_products["rmse"] == pytest.approx(explicit["rmse"], rel=1e-2)
     draw_study(study).savefig(request.getfixturevalue("tmp_path") / "figure.svg")
 
 
