@@ -88,6 +88,10 @@ class _Case:
 
     def __init__(self, source: FinishedRun, options: ActiveOptions) -> None:
         self.options, self.source = options, source
+        if options.split == "train":
+            raise InputError(
+                "train is the pool: measure on a split that is not asked for.", "split"
+            )
         train = source.store("train")
         self.labels = train.labels()
         if self.labels.dtype != np.int64:

@@ -94,6 +94,7 @@ def test_classes_that_are_not_the_pools_are_refused(analyse, finished_run, class
         ("influence", "rows=[100000]", "rows"),
         ("active", "rules=[magic]", "unknown rules magic"),
         ("active", "start=5000", "the pool has 120"),
+        ("active", "split=train", "train is the pool"),
         ("active", "rnds=2", "Did you mean 'rounds'"),
     ],
 )
