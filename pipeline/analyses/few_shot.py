@@ -206,6 +206,9 @@ METHODS: dict[str, Method] = {
     "blind": blind,
 }
 
+USUAL_METHODS = tuple(name for name in METHODS if name != "finite_ntk_fisher")
+"""All but the one that takes minutes where its twin ``finite_ntk`` takes seconds."""
+
 
 def scored(predictions: Sequence[Predictive], tasks: Sequence[ShotTask]) -> ShotScores:
     """RMSE, NLL and coverage over all held-out points, with the RMSE's spread over tasks."""

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pipeline.analyses.few_shot import METHODS, ShotTask, Source, Training, train
+from pipeline.analyses.few_shot import USUAL_METHODS, ShotTask, Source, Training, train
 from pipeline.config import Options
 from pipeline.types import InputError
 
@@ -40,7 +40,7 @@ class PrecipitationOptions(Options):
     """Of training on the source, in batches of 100."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Of the network. The study repeats for each."""
-    methods: tuple[str, ...] = tuple(name for name in METHODS if name != "finite_ntk_fisher")
+    methods: tuple[str, ...] = USUAL_METHODS
     """What is compared."""
 
 

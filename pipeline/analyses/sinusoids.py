@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pipeline.analyses.few_shot import METHODS, ShotTask, Source, Training, train
+from pipeline.analyses.few_shot import USUAL_METHODS, ShotTask, Source, Training, train
 from pipeline.config import Options
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -33,8 +33,8 @@ class SinusoidOptions(Options):
     """Of training on the source, in batches of 3."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Of the sinusoids and the network. The study repeats for each."""
-    methods: tuple[str, ...] = tuple(METHODS)
-    """What is compared."""
+    methods: tuple[str, ...] = USUAL_METHODS
+    """What is compared; ``finite_ntk_fisher``, the parameter space, joins where it is named."""
 
 
 def sinusoid_tasks(options: SinusoidOptions) -> list[ShotTask]:

@@ -36,7 +36,9 @@ def archive(tmp_path_factory):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_the_sinusoid_configs_run_in_a_quick_form(config, request):
-    options = load_options(request.config.rootpath / config, ["epochs=20", "tasks=3", "seeds=[0]"])
+    every = f"methods=[{','.join(METHODS)}]"
+    quick = ["epochs=20", "tasks=3", "seeds=[0]", every]
+    options = load_options(request.config.rootpath / config, quick)
     study = run_study(options)
     assert list(study.scores) == list(METHODS)
     assert all(np.isfinite(found["rmse"]) for found in study.scores.values())
