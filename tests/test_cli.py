@@ -128,6 +128,7 @@ def test_a_benchmark_without_a_split_to_pretrain_on_is_refused(entk, tmp_path):
     assert "pretrain: the benchmark data has no split to pretrain on" in printed
 
 
+@pytest.mark.slow
 def test_float64_arithmetic_is_the_reference_that_float32_rounds(entk, tmp_path):
     path, kernels = arrays(tmp_path / "data.npz"), []
     for precision in ("float64", "float32"):

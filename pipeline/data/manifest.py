@@ -12,16 +12,15 @@ def manifest(benchmark: Benchmark, split: Split) -> str:
     """CSV in the split's own order, which is the order of its features' rows.
 
     ``label`` is the class's name, or the targets of a regression with spaces between them;
-    ``group`` is empty where the benchmark has no domains.
+    ``group`` is the domain's name, its number where domains have none, and empty without domains.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
-    groups = [""] * len(split)
-    if split.groups is not None:
-        groups = [benchmark.group_names[group] for group in split.groups]
     labels = _labels(benchmark, split)
-    table.writerows(zip(split.ids, labels, groups, split.fingerprints(), strict=True))
+    table.writerows(
+        zip(split.ids, labels, _groups(benchmark, split), split.fingerprints(), strict=True)
+    )
     return text.getvalue()
 
 
@@ -30,3 +29,10 @@ def _labels(benchmark: Benchmark, split: Split) -> list[str]:
         return [" ".join(map(repr, targets)) for targets in split.labels.tolist()]
     names = benchmark.pretrain_classes if split.name == "pretrain" else benchmark.classes
     return [names[label] for label in split.labels]
+
+
+def _groups(benchmark: Benchmark, split: Split) -> list[str]:
+    if split.groups is None:
+        return [""] * len(split)
+    names = benchmark.group_names
+    return [names[group] if names else str(group) for group in split.groups]

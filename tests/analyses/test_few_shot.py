@@ -34,7 +34,7 @@ def archive(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", [CONFIGS[0], pytest.param(CONFIGS[1], marks=pytest.mark.slow)])
 def test_the_sinusoid_configs_run_in_a_quick_form(config, request):
     every = f"methods=[{','.join(METHODS)}]"
     quick = ["epochs=20", "tasks=3", "seeds=[0]", every]

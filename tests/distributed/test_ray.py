@@ -166,7 +166,11 @@ DRIVER = """
 
 @pytest.mark.parametrize(
     "how",
-    [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_driver_leaves_no_process_behind(tmp_path, how):
     tests = str(Path(__file__).parent)

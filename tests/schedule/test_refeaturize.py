@@ -18,6 +18,7 @@ def marks(cache: Path) -> dict[Path, int]:
     return {mark: mark.stat().st_mtime_ns for mark in cache.rglob("done/*.json")}
 
 
+@pytest.mark.slow
 def test_three_models_one_updated_one_broken_on_two_benchmarks(entk, tmp_path):
     models = {
         "steady": small_model(save_weights(tmp_path / "steady.pth", 1)),

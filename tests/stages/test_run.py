@@ -61,7 +61,12 @@ def test_a_new_run_shares_the_features_of_an_older_one(undisturbed, tmp_path):
 
 @pytest.mark.parametrize(
     "override",
-    ["sketch.seed=1", "model.head.seed=1", "benchmark.preprocess.mean=[0.4]", "pretrain.seed=1"],
+    [
+        "sketch.seed=1",
+        pytest.param("model.head.seed=1", marks=pytest.mark.slow),
+        pytest.param("benchmark.preprocess.mean=[0.4]", marks=pytest.mark.slow),
+        pytest.param("pretrain.seed=1", marks=pytest.mark.slow),
+    ],
 )
 def test_what_determines_features_makes_new_ones(undisturbed, tmp_path, override):
     other = run(tmp_path / "run", undisturbed.path.parent / "cache", override)
@@ -80,6 +85,7 @@ def test_batch_size_and_solver_do_not_make_new_features(undisturbed, tmp_path):
     assert not events(other, "shard_done")
 
 
+@pytest.mark.slow
 def test_a_changed_config_in_the_same_folder_replaces_what_depends_on_it(undisturbed, tmp_path):
     folder = run(tmp_path / "run", undisturbed.path.parent / "cache")
     changed = run(tmp_path / "run", undisturbed.path.parent / "cache", "solver.ridge=10.0")
@@ -99,7 +105,14 @@ def test_a_run_repeats_from_its_own_resolved_config(undisturbed, tmp_path):
     assert folder.metrics.read_bytes() == undisturbed.metrics.read_bytes()
 
 
-@pytest.mark.parametrize("moment", ["pretrain", "features", "kernel"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("pretrain", marks=pytest.mark.slow),
+        "features",
+        pytest.param("kernel", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_killed_at_any_moment_is_finished_by_the_same_command(undisturbed, tmp_path, moment):
     folder = RunFolder(tmp_path / "run")
     process = start(folder.path, tmp_path / "cache")

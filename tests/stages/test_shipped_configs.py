@@ -100,6 +100,7 @@ def test_living17_runs_from_a_moco_checkpoint_and_is_fitted_again_on_all_rows(
     assert SEEN not in (folder.path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_papers_protocol_on_a_supervised_backbone_says_what_the_backbone_has_seen(
     imagenet, tmp_path, monkeypatch, caplog
 ):
