@@ -43,7 +43,7 @@ from pipeline.types import batch_size
 GOAL = 2.7
 """Times the speed of TRAK's gradient computer that features are to be computed at."""
 
-PRODUCTS = ("convolution_backward", "bmm", "mm", "addmm", "sampled_addmm", "baddbmm")
+PRODUCTS = ("convolution_backward", "bmm", "mm", "addmm", "sparse_sampled_addmm", "baddbmm")
 GATHERS = ("index_select", "gather", "index", "embedding")
 WRITES = ("copy_", "cat")
 BETWEEN = "between operations"
