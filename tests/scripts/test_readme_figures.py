@@ -43,3 +43,36 @@ def test_rows_of_ratios_are_those_recorded() -> None:
     assert set(rows) == {"resnet50", "cifar_resnet20", "vit_b16", "bert"}
     for name, row in rows.items():
         assert row == cells(runs[name]), name
+
+
+METHODS = {
+    "From scratch": "scratch",
+    "Linear probing (logistic)": "linear_probe",
+    "Linear probing (augmented images)": "linear_probe_augmented",
+    "Linear probing (ridge)": "linear_probe_ridge",
+    "Fine-tuning": "finetune",
+    "LP-FT": "lp_ft",
+    "eNTK, early stopping": "entk_early_stopping",
+    "eNTK, converged": "entk",
+}
+
+
+def test_the_table_on_the_first_screen_is_the_recorded_one() -> None:
+    recorded = json.loads((ROOT / "scripts/results/table_cifar100_resnet20.json").read_text())
+    first_screen = (ROOT / "README.md").read_text().partition("## ")[0]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in first_screen.splitlines()
+        if line.startswith("| ") and line.split("|")[1].strip() in METHODS
+    ]
+    assert [row[0] for row in rows] == list(METHODS)
+    for label, *cells_said in rows:
+        splits = recorded["methods"][METHODS[label]]["splits"]
+        found = [splits[name]["accuracy"] for name in ("id_test", "ood_test")]
+        assert cells_said == [over_seeds(score) for score in found], label
+
+
+def over_seeds(score: dict[str, Any]) -> str:
+    """Mean and deviation in percent; the mean alone where no seed plays a part."""
+    mean = f"{100 * score['mean']:.1f}"
+    return f"{mean} ± {100 * score['sd']:.1f}" if score["sd"] else mean
