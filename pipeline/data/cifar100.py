@@ -5,20 +5,32 @@ from typing import Annotated, Literal
 import numpy as np
 
 from pipeline.data.assemble import FileBenchmarkOptions, Pool, Rules, assemble
-from pipeline.data.cifar100_superclasses import EXPECTED, PREPROCESS, WHERE_TO_GET
 from pipeline.data.locate import require_folder, require_shards
 from pipeline.data.parquet import ParquetSource
-from pipeline.data.preprocess import PreprocessOptions, over_default
+from pipeline.data.preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PreprocessOptions,
+    over_default,
+)
 from pipeline.data.split import Benchmark
 from pipeline.types import InputError
 
 CLASSES = 100
 
 
-class Cifar100Options(FileBenchmarkOptions):
-    """CIFAR-100's classes: ``val`` is held out of the training images, ``id_test`` is the test."""
+EXPECTED = (
+    "CIFAR-100 in Parquet: train-*.parquet and test-*.parquet with the columns image, fine_label "
+    "and coarse_label"
+)
+WHERE_TO_GET = "https://huggingface.co/datasets/uoft-cs/cifar100"
 
-    kind: Literal["cifar100"] = "cifar100"
+PREPROCESS = PreprocessOptions(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+class Cifar100FileOptions(FileBenchmarkOptions):
+    """What every benchmark made of CIFAR-100's files is told."""
+
     path: str
     """Folder with CIFAR-100 in Parquet."""
     duplicates: Literal["stop", "drop"] = "drop"
@@ -27,13 +39,23 @@ class Cifar100Options(FileBenchmarkOptions):
     """Preprocessing; the default is that of the CIFAR-10 ResNets of He et al.'s design."""
 
 
+class Cifar100Options(Cifar100FileOptions):
+    """CIFAR-100's classes: ``val`` is held out of the training images, ``id_test`` is the test."""
+
+    kind: Literal["cifar100"] = "cifar100"
+
+
+def open_train_and_test(path: str) -> tuple[ParquetSource, ParquetSource]:
+    """The images of CIFAR-100's training and test files."""
+    folder = require_folder(path, EXPECTED, WHERE_TO_GET)
+    train = ParquetSource.open(require_shards(folder, "train", EXPECTED, WHERE_TO_GET))
+    test = ParquetSource.open(require_shards(folder, "test", EXPECTED, WHERE_TO_GET))
+    return train, test
+
+
 def build(options: Cifar100Options) -> Benchmark:
     """Splits ``train``, ``val`` and ``id_test`` (at most 10,000)."""
-    folder = require_folder(options.path, EXPECTED, WHERE_TO_GET)
-    train, test = (
-        ParquetSource.open(require_shards(folder, name, EXPECTED, WHERE_TO_GET))
-        for name in ("train", "test")
-    )
+    train, test = open_train_and_test(options.path)
     names = train.class_names("fine_label") or [str(label) for label in range(CLASSES)]
     if len(names) != CLASSES:
         raise InputError(

@@ -5,20 +5,14 @@ Training and validation images come from the source's training images, ``id_test
 source's test images, ``ood_test`` from the target's test images: no target image is trained on.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 
-from pipeline.data.assemble import FileBenchmarkOptions, Pool, Rules, assemble
-from pipeline.data.locate import require_folder, require_shards
+from pipeline.data.assemble import Pool, Rules, assemble
+from pipeline.data.cifar100 import Cifar100FileOptions, open_train_and_test
 from pipeline.data.order import random_order, stream
 from pipeline.data.parquet import ParquetSource
-from pipeline.data.preprocess import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PreprocessOptions,
-    over_default,
-)
 from pipeline.data.split import Benchmark, Rows
 from pipeline.types import InputError
 
@@ -48,32 +42,16 @@ SUPERCLASSES = (
     "vehicles_2",
 )
 
-EXPECTED = (
-    "CIFAR-100 in Parquet: train-*.parquet and test-*.parquet with the columns image, fine_label "
-    "and coarse_label"
-)
-WHERE_TO_GET = "https://huggingface.co/datasets/uoft-cs/cifar100"
 
-PREPROCESS = PreprocessOptions(mean=IMAGENET_MEAN, std=IMAGENET_STD)
-
-
-class Cifar100SuperclassesOptions(FileBenchmarkOptions):
+class Cifar100SuperclassesOptions(Cifar100FileOptions):
     """CIFAR-100 superclasses: 3 subclasses of each are the source, 2 the target, by seed."""
 
     kind: Literal["cifar100_superclasses"] = "cifar100_superclasses"
-    path: str
-    """Folder with CIFAR-100 in Parquet."""
-    duplicates: Literal["stop", "drop"] = "drop"
-    """CIFAR-100 holds copies across its own train and test sets; they leave the training images."""
-    preprocess: Annotated[PreprocessOptions, over_default(PREPROCESS)] = PREPROCESS
-    """Preprocessing; the default is that of the CIFAR-10 ResNets of He et al.'s design."""
 
 
 def build(options: Cifar100SuperclassesOptions) -> Benchmark:
     """Splits ``train``, ``val``, ``id_test`` (at most 6,000) and ``ood_test`` (at most 4,000)."""
-    folder = require_folder(options.path, EXPECTED, WHERE_TO_GET)
-    train = ParquetSource.open(require_shards(folder, "train", EXPECTED, WHERE_TO_GET))
-    test = ParquetSource.open(require_shards(folder, "test", EXPECTED, WHERE_TO_GET))
+    train, test = open_train_and_test(options.path)
     source_fine = _source_subclasses(train, options.seed)
     pools = {
         "train": _pool(train, source_fine, inside=True),
