@@ -10,7 +10,10 @@ from pipeline.registry import TRAINED
 from pipeline.stages.job import Instrument, Job
 from pipeline.types import InputError, Inputs
 
-CLASSIFIERS = ("linear_probe", "linear_probe_augmented", *TRAINED)
+OF_IMAGES = ("linear_probe_augmented", *TRAINED)
+"""Baselines that cut and flip images."""
+
+CLASSIFIERS = ("linear_probe", *OF_IMAGES)
 """Baselines that learn classes and nothing else."""
 
 
@@ -61,7 +64,7 @@ def _refuse_methods(job: Job, samples: Inputs) -> None:
             "targets. Leave it out; linear_probe_ridge regresses.",
             "baselines",
         )
-    of_images = [kind for kind in kinds if kind in ("linear_probe_augmented", *TRAINED)]
+    of_images = [kind for kind in kinds if kind in OF_IMAGES]
     if of_images and not (isinstance(samples, Tensor) and samples.ndim == 4):
         raise InputError(
             f"{', '.join(of_images)}: trains on images, and {job.benchmark.name} holds none. "
