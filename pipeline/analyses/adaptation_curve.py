@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.analyses.few_shot import ShotTask, scored
+from pipeline.analyses.few_shot import ShotTask, pooled, task_score
 from pipeline.gp import Linearization, adapt
 from pipeline.gp.adapt import Task
 from pipeline.gp.linearization import Mean
@@ -189,7 +189,7 @@ def curve_point(carried: Carried, task: ShotTask, methods: Sequence[str]) -> lis
     """One row a method: RMSE, NLL and coverage on the held-out points, given these points."""
     rows = []
     for name in methods:
-        found = asdict(scored([METHODS[name](carried, task)], [task]))
+        found = asdict(pooled([task_score(METHODS[name](carried, task), task)]))
         values = {key: found[key] for key in ("rmse", "nll", "coverage")}
         rows.append({"method": name, "points": len(task.x), **values})
     return rows

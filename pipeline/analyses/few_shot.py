@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -58,6 +59,19 @@ class Training:
     batch: int
     epochs: int
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """Sums over the held-out points of one task."""
+
+    points: int
+    squared: float
+    """Squared errors."""
+    loss: float
+    """Negative log densities, in nats."""
+    covered: int
+    """Points within the central 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -210,24 +224,29 @@ USUAL_METHODS = tuple(name for name in METHODS if name != "finite_ntk_fisher")
 """All but the one that takes minutes where its twin ``finite_ntk`` takes seconds."""
 
 
-def scored(predictions: Sequence[Predictive], tasks: Sequence[ShotTask]) -> ShotScores:
+def task_score(found: Predictive, task: ShotTask) -> TaskScore:
+    """Sums over the held-out points of one task."""
+    y = task.y_test.double()[:, None]
+    low, high = found.interval(LEVEL)
+    return TaskScore(
+        points=len(y),
+        squared=float((found.mean - y).square().sum()),
+        loss=-float(found.log_density(y).sum()),
+        covered=int(((y >= low) & (y <= high)).sum()),
+    )
+
+
+def pooled(scores: Sequence[TaskScore]) -> ShotScores:
     """RMSE, NLL and coverage over all held-out points, with the RMSE's spread over tasks."""
-    squares, losses, covered = [], [], []
-    for found, task in zip(predictions, tasks, strict=True):
-        y = task.y_test.double()[:, None]
-        squares.append((found.mean - y).square().flatten())
-        losses.append(-found.log_density(y).flatten())
-        low, high = found.interval(LEVEL)
-        covered.append(((y >= low) & (y <= high)).double().flatten())
-    by_task = torch.stack([each.mean().sqrt() for each in squares])
-    everything = torch.cat(squares)
-    spread = float(by_task.std() / len(tasks) ** 0.5) if len(tasks) > 1 else 0.0
+    points = sum(score.points for score in scores)
+    by_task = np.array([math.sqrt(score.squared / score.points) for score in scores])
+    spread = float(by_task.std(ddof=1) / len(scores) ** 0.5) if len(scores) > 1 else 0.0
     return ShotScores(
-        rmse=float(everything.mean().sqrt()),
-        nll=float(torch.cat(losses).mean()),
-        coverage=float(torch.cat(covered).mean()),
-        points=len(everything),
-        tasks=len(tasks),
+        rmse=math.sqrt(sum(score.squared for score in scores) / points),
+        nll=sum(score.loss for score in scores) / points,
+        coverage=sum(score.covered for score in scores) / points,
+        points=points,
+        tasks=len(scores),
         rmse_stderr=spread,
     )
 

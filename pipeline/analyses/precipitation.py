@@ -6,7 +6,6 @@ own days 1–300 and is tested on days 301–365.
 """
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,10 +23,9 @@ CUMULATIVE = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])
 """Days before each month of a common year."""
 
 
-class PrecipitationOptions(Options):
+class StationOptions(Options):
     """Few-shot regression of precipitation over the year."""
 
-    kind: Literal["precipitation"] = "precipitation"
     path: Path
     """Archive with station, yyyymmdd, prcp_hundredths_inch, qc_flagged."""
     source: int = Field(default=0, ge=0)
@@ -44,7 +42,7 @@ class PrecipitationOptions(Options):
     """What is compared."""
 
 
-def station_tasks(options: PrecipitationOptions) -> list[ShotTask]:
+def station_tasks(options: StationOptions) -> list[ShotTask]:
     """One task a station, in float64; the source first, the others by their number.
 
     Inputs and targets are standardized with the context days' moments of each station.
@@ -89,13 +87,13 @@ def day_means(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return stations, (totals / counts).reshape(len(stations), DAYS)
 
 
-def precipitation_source(options: PrecipitationOptions, task: ShotTask) -> Source:
+def precipitation_source(options: StationOptions, task: ShotTask, seed: int) -> Source:
     """The network of METHODS' schedule, trained on the source station."""
 
     def network() -> nn.Sequential:
-        torch.manual_seed(options.seeds[0])
+        torch.manual_seed(seed)
         layers = [nn.Linear(1, options.hidden), nn.Tanh(), nn.Linear(options.hidden, 1)]
         return nn.Sequential(*layers).double()
 
-    training = Training(1e-4, 0.9, 100, options.epochs, options.seeds[0])
+    training = Training(1e-4, 0.9, 100, options.epochs, seed)
     return Source(task, train(network(), task.x, task.y, training), network())

@@ -13,6 +13,7 @@ import scipy.io
 import scipy.ndimage
 import torch
 from jaxtyping import Float
+from scipy.io.matlab import MatReadError
 from torch import Tensor, nn
 
 from pipeline.types import InputError
@@ -38,7 +39,10 @@ def read_faces(path: Path) -> Float[np.ndarray, "n 64 64"]:
     """The Olivetti faces of a MATLAB file, ``faces`` (4096, n), columns column-major, in [0, 1]."""
     if not path.is_file():
         raise InputError(f"{path} does not exist. Give olivettifaces.mat.", "path")
-    values = scipy.io.loadmat(path).get("faces")
+    try:
+        values = scipy.io.loadmat(path).get("faces")
+    except (ValueError, TypeError, EOFError, OSError, MatReadError) as error:
+        raise InputError(f"{path} is no MATLAB file: {error}.", "path") from None
     if values is None or values.shape[0] != SIDE * SIDE or values.shape[1] % IMAGES_OF_EACH:
         raise InputError(f"{path} holds no faces (4096, 10 a person).", "path")
     return values.T.reshape(-1, SIDE, SIDE).transpose(0, 2, 1).astype(np.float32) / 255

@@ -20,7 +20,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 class SinusoidOptions(Options):
     """Few-shot regression of sinusoids."""
 
-    kind: Literal["sinusoids"] = "sinusoids"
     activation: Literal["tanh", "relu"] = "tanh"
     """Of the 1-40-40-1 network."""
     tasks: int = Field(default=10, ge=2)
@@ -37,9 +36,9 @@ class SinusoidOptions(Options):
     """What is compared; ``finite_ntk_fisher``, the parameter space, joins where it is named."""
 
 
-def sinusoid_tasks(options: SinusoidOptions) -> list[ShotTask]:
+def sinusoid_tasks(options: SinusoidOptions, seed: int) -> list[ShotTask]:
     """The tasks, in float64; the source first."""
-    generator = torch.Generator().manual_seed(options.seeds[0])
+    generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, count: int = 1) -> torch.Tensor:
         draws = torch.rand(count, generator=generator, dtype=torch.float64)
@@ -57,14 +56,14 @@ def sinusoid_tasks(options: SinusoidOptions) -> list[ShotTask]:
     return tasks
 
 
-def sinusoid_source(options: SinusoidOptions, task: ShotTask) -> Source:
+def sinusoid_source(options: SinusoidOptions, task: ShotTask, seed: int) -> Source:
     """The network of METHODS' schedule, trained on the source task."""
     activation = ACTIVATIONS[options.activation]
 
     def network() -> nn.Sequential:
-        torch.manual_seed(options.seeds[0])
+        torch.manual_seed(seed)
         layers = [nn.Linear(1, 40), activation(), nn.Linear(40, 40), activation()]
         return nn.Sequential(*layers, nn.Linear(40, 1)).double()
 
-    training = Training(1e-3, 0.9, 3, options.epochs, options.seeds[0])
+    training = Training(1e-3, 0.9, 3, options.epochs, seed)
     return Source(task, train(network(), task.x, task.y, training), network())

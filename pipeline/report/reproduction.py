@@ -7,10 +7,10 @@ figure of ours is typed by hand::
     rows:
       - figure: Figure 6
         shows: sinusoids, finite NTK beside rivals
-        config: configs/few_shot_sinusoids_tanh.yaml
-        command: python scripts/few_shot.py configs/few_shot_sinusoids_tanh.yaml
+        config: configs/analyses/sinusoids.yaml
+        command: entk analyse sinusoids configs/analyses/sinusoids.yaml
         published: finite NTK better than RBF and ABLR (picture)
-        results: scripts/results/few_shot_sinusoids_tanh.json
+        results: scripts/results/analyses/sinusoids.json
         ours: {finite NTK RMSE: scores/finite_ntk/rmse, ABLR RMSE: scores/ablr/rmse}
         verdict: agrees
 """

@@ -78,7 +78,8 @@ def _cell(
     options: AroundNetworkOptions, splits: dict[str, Labelled], point: Point, width: int
 ) -> list[dict[str, Any]]:
     """One network: its kernels, the regressions after every number of steps, and the truth."""
-    train, test = splits["train"].first(options.train), splits["id_test"].first(options.test)
+    train = splits["train"].first(options.train, "train")
+    test = splits["id_test"].first(options.test, "test")
     model = _starting_point(options, splits, point, width)
     Y = _targets(options, train)
     with torch.no_grad():
@@ -117,7 +118,7 @@ def _cell(
 def _starting_point(
     options: AroundNetworkOptions, splits: dict[str, Labelled], point: Point, width: int
 ) -> nn.Module:
-    train = splits["train"].first(options.train)
+    train = splits["train"].first(options.train, "train")
     source = splits["pretrain"] if point == "pretrained" else train
     model = make_network(options.network, source.x.shape[1:], width, source.k, options.seed)
     if point == "untrained":

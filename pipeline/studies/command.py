@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pipeline.config import apply_overrides, expand_environment, read_yaml, validated
 from pipeline.log import configure_logging
-from pipeline.studies.names import CONFIGS, STUDIES
+from pipeline.studies.names import STUDIES
 
 analyse = typer.Typer(
     no_args_is_help=True,
@@ -65,7 +65,7 @@ def _command(name: str) -> Callable[..., None]:
     command.__doc__ = (
         f"{STUDIES[name]}\n\n"
         "Running it again continues: finished cells are kept.\n\n"
-        f"Example: `entk analyse {name} {CONFIGS.get(name, f'configs/analyses/{name}.yaml')}`"
+        f"Example: `entk analyse {name} configs/analyses/{name}.yaml`"
     )
     return command
 

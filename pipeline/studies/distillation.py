@@ -116,7 +116,7 @@ def _data(options: DistillationOptions, seed: int) -> dict[str, Any]:
     if options.benchmark is not None:
         splits = load_splits(options.benchmark, "train", "val", "id_test")
         images, held_out, test_images = (
-            splits["train"].first(options.n),
+            splits["train"].first(options.n, "n"),
             splits["val"],
             splits["id_test"],
         )

@@ -1,50 +1,76 @@
 """Few-shot regression over many small tasks, as sinusoids and stations share it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 
-from pipeline.analyses.few_shot import LEVEL, ShotTask
-from pipeline.analyses.few_shot_study import FewShotStudy, run_study
+from pipeline.analyses.few_shot import (
+    LEVEL,
+    METHODS,
+    ShotTask,
+    Source,
+    TaskScore,
+    pooled,
+    task_score,
+)
 from pipeline.gp.predictive import Predictive
 from pipeline.report.plots import Panel, Plot, Series
 from pipeline.studies.study import Findings, Work
+from pipeline.types import InputError
 
 PANELS = 2
 """Target tasks that the figure shows."""
 DRAWN = ("finite_ntk", "network", "rbf_transfer")
 """Methods that it shows, where they were run."""
 
-
-def few_shot_findings(options: Any, work: Work) -> Findings:
-    """One row a method, over the target tasks of all seeds."""
-    cells = work.cells({"study": lambda: _cell(options)})
-    found = cells["study"]
-    table = [
-        {
-            "method": name,
-            "RMSE": row["rmse"],
-            "stderr": row["rmse_stderr"],
-            "NLL": row["nll"],
-            "coverage": row["coverage"],
-            "tasks": row["tasks"],
-        }
-        for name, row in found["scores"].items()
-    ]
-    plots = [Plot.of_json(values) for values in found["plots"]]
-    return Findings(table, plots)
+Carry = Callable[[int], tuple[Source, list[ShotTask]]]
+"""From a seed: the source with its network, and the target tasks."""
 
 
-def _cell(options: Any) -> dict[str, Any]:
-    study = run_study(options)
-    shown = [name for name in DRAWN if name in study.predictions]
-    return {"scores": study.scores, "plots": [asdict(_plot(study, name)) for name in shown]}
+def few_shot_findings(
+    work: Work, carry: Carry, methods: Sequence[str], seeds: Sequence[int]
+) -> Findings:
+    """One row a method, over the target tasks of all seeds; the first seed's are drawn."""
+    unknown = sorted(set(methods) - set(METHODS))
+    if unknown:
+        raise InputError(
+            f"unknown methods {', '.join(unknown)}; known are {', '.join(METHODS)}.", "methods"
+        )
+    makers = {f"seed_{seed}": partial(_cell, carry, methods, seed) for seed in seeds}
+    cells = list(work.cells(makers, axes=("seeds",)).values())
+    table = [_row(name, [score for cell in cells for score in cell["scores"][name]])
+             for name in methods]  # fmt: skip
+    return Findings(table, [Plot.of_json(values) for values in cells[0]["plots"]])
 
 
-def _plot(study: FewShotStudy, method: str) -> Plot:
-    tasks = study.tasks[:PANELS]
-    panels = [_panel(task, study.predictions[method][number]) for number, task in enumerate(tasks)]
+def _cell(carry: Carry, methods: Sequence[str], seed: int) -> dict[str, Any]:
+    source, tasks = carry(seed)
+    found = {name: METHODS[name](source, tasks) for name in methods}
+    scores = {
+        name: [asdict(task_score(*pair)) for pair in zip(predictions, tasks, strict=True)]
+        for name, predictions in found.items()
+    }
+    plots = [asdict(_plot(tasks, name, found[name])) for name in DRAWN if name in found]
+    return {"scores": scores, "plots": plots}
+
+
+def _row(method: str, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    over_tasks = pooled([TaskScore(**score) for score in scores])
+    return {
+        "method": method,
+        "RMSE": over_tasks.rmse,
+        "stderr": over_tasks.rmse_stderr,
+        "NLL": over_tasks.nll,
+        "coverage": over_tasks.coverage,
+        "tasks": over_tasks.tasks,
+    }
+
+
+def _plot(tasks: list[ShotTask], method: str, predictions: list[Predictive]) -> Plot:
+    panels = [_panel(*pair) for pair in zip(tasks[:PANELS], predictions, strict=False)]
     caption = f"Mean and central {100 * LEVEL:.0f} % interval of {method} on the first targets."
     return Plot(f"tasks_{method}", f"Target tasks by {method}", caption, panels)
 

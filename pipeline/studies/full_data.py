@@ -90,7 +90,7 @@ class _Case:
         self.options, self.work = options, work
         self.data = load_splits(options.benchmark, "train", "val", "id_test")
         if options.train is not None:
-            self.data["train"] = self.data["train"].first(options.train)
+            self.data["train"] = self.data["train"].first(options.train, "train")
 
     @property
     def fitted(self) -> int:

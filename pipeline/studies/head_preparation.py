@@ -73,7 +73,7 @@ class _Case:
     def __init__(self, options: HeadPreparationOptions) -> None:
         self.options = options
         self.data = load_splits(options.benchmark, "train", "val", *options.splits)
-        self.train = self.data["train"].first(options.train)
+        self.train = self.data["train"].first(options.train, "train")
         self.network: Network = build_backbone(options.model)
         self.body = with_new_head(self.network, nn.Identity())
         self.z = outputs_of(self.body, self.train.x)

@@ -28,10 +28,10 @@ class Labelled:
         """e_y, float32."""
         return torch.nn.functional.one_hot(self.labels, self.k).float()
 
-    def first(self, count: int) -> "Labelled":
+    def first(self, count: int, asked_by: str) -> "Labelled":
         """The first samples; a split's order is random and stratified."""
         if count > len(self):
-            raise InputError(f"{count} samples are asked for, the split has {len(self)}.")
+            raise InputError(f"{count} samples are asked for, there are {len(self)}.", asked_by)
         return self.part(0, count)
 
     def part(self, start: int, stop: int) -> "Labelled":

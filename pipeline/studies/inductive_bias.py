@@ -3,7 +3,7 @@
 import itertools
 import math
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from pipeline.gp import Linearization, adapt
 from pipeline.gp.adapt import Task
 from pipeline.report.plots import Panel, Plot, Series
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Sizes, Study, StudyOptions, Work
 
 REACH = 3.0
 """Ends of the inputs that are drawn."""
 INSIDE = (0.5, 1.5)
 """Distances from zero of the two clusters that data come from."""
+
+Hidden = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+"""Widths of hidden layers."""
 
 
 class InductiveBiasOptions(StudyOptions):
@@ -28,9 +31,9 @@ class InductiveBiasOptions(StudyOptions):
     """Data, half in each of two clusters."""
     noise: float = Field(default=0.05, gt=0)
     """Their standard deviation around sin(2x)."""
-    widths: tuple[int, ...] = (50, 500, 5_000)
+    widths: Sizes = (50, 500, 5_000)
     """Of one hidden layer of ReLU, untrained and trained."""
-    tanh: tuple[tuple[int, ...], ...] = ((100, 100, 100), (200, 90, 20), (20, 90, 200))
+    tanh: tuple[Hidden, ...] = ((100, 100, 100), (200, 90, 20), (20, 90, 200))
     """Hidden layers of trained tanh networks; the defaults have about 21,000 parameters each."""
     steps: int = Field(default=2_000, ge=1)
     """Of Adam at 1e-3 on all data."""

@@ -2,7 +2,7 @@
 
 import copy
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -21,6 +21,9 @@ from pipeline.studies.study import Findings, Study, StudyOptions, Work
 LAYERS = 4
 """Of the encoder: three convolutions and the code."""
 
+Layers = Annotated[tuple[Annotated[int, Field(ge=1, le=LAYERS)], ...], Field(min_length=1)]
+"""How many of the encoder's layers, from the top."""
+
 
 class LinearizedDepthOptions(StudyOptions):
     """Unsupervised to supervised transfer (Maddox et al. 2021, table 1)."""
@@ -37,7 +40,7 @@ class LinearizedDepthOptions(StudyOptions):
     """Labelled images."""
     test: int = Field(default=1_000, ge=10)
     """Images of id_test."""
-    layers: tuple[int, ...] = (1, 2, 3, LAYERS)
+    layers: Layers = (1, 2, 3, LAYERS)
     """Layers from the top that move: in the linearized models and in fine-tuning."""
     sketch_size: int = Field(default=2_000, ge=1)
     """Parameters that the linearized models keep of them, at most."""
@@ -54,12 +57,13 @@ def run(options: LinearizedDepthOptions, work: Work) -> Findings:
 
     def encoder() -> Reconstruction:
         if not known:
-            x = data["train"].first(min(options.encoder_rows, len(data["train"]))).x
+            x = data["train"].part(0, options.encoder_rows).x
             made = trained_encoder(x, options.code, options.encoder_epochs, options.seed)
             known.append(made)
         return known[0]
 
-    train, test = data["train"].first(options.rows), data["id_test"].first(options.test)
+    train = data["train"].first(options.rows, "rows")
+    test = data["id_test"].first(options.test, "test")
     makers: dict[str, Any] = {"code": lambda: _probe(encoder(), train, test)}
     for count in options.layers:
         makers[f"top_{count}"] = partial(_cell, options, encoder, train, test, count)

@@ -16,7 +16,7 @@ from pipeline.report.plots import Panel, Plot, Series
 from pipeline.sketch import make_sketch
 from pipeline.studies.backbones import outputs_of
 from pipeline.studies.images import Labelled, images_of, load_splits
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Positions, Study, StudyOptions, Work
 from pipeline.types import InputError
 
 
@@ -44,7 +44,7 @@ class LinearizedNetworksOptions(StudyOptions):
     """Parameters that move in the linearized models."""
     methods: tuple[str, ...] = ("network", "linearized", "network_gp", "finite_ntk")
     """What is compared."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: Positions = (0,)
     """Of networks, orders and draws."""
 
 
@@ -83,7 +83,8 @@ def _cell(
         module = _trained(options, data, name, seed)
     size = min(options.sketch_size, sum(p.numel() for p in module.parameters()))
     sketch = make_sketch("uniform", module, size, seed)
-    train_rows, test = data["train"].first(options.rows), data["id_test"].first(options.test)
+    train_rows = data["train"].first(options.rows, "rows")
+    test = data["id_test"].first(options.test, "test")
     splits = Split(train_rows.x, train_rows.labels), Split(test.x, test.labels)
     return linearized_rows(module, sketch, *splits, options.methods, seed=seed)
 

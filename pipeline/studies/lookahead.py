@@ -20,6 +20,7 @@ from pipeline.registry import BenchmarkOptions
 from pipeline.report.plots import Panel, Plot, Series
 from pipeline.studies.images import Labelled, load_splits
 from pipeline.studies.study import Findings, Sizes, Study, StudyOptions, Work
+from pipeline.types import InputError
 
 
 class LookaheadOptions(StudyOptions):
@@ -50,6 +51,12 @@ class LookaheadOptions(StudyOptions):
 def run(options: LookaheadOptions, work: Work) -> Findings:
     """Rank correlations with retraining, and seconds for all candidates."""
     data = load_splits(options.benchmark, "train")["train"]
+    if options.labelled + options.pool > len(data):
+        raise InputError(
+            f"{options.labelled} labelled images and a pool of {options.pool} are asked for, "
+            f"{len(data)} are there.",
+            "labelled",
+        )
     makers = {
         f"{width}_{seed}": partial(_cell, options, data, width, seed)
         for width in options.widths

@@ -5,7 +5,7 @@ from pydantic import Field
 from pipeline.analyses.adaptation_curve import Carried, Descent, train_source
 from pipeline.analyses.located_rates import TableOptions, read_places, tanh_network
 from pipeline.studies.adaptation import Target, adaptation_findings
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Positions, Sizes, Study, StudyOptions, Work
 from pipeline.types import InputError
 
 
@@ -22,7 +22,7 @@ class MalariaOptions(StudyOptions):
     """Source rows at most."""
     test: int = Field(default=5_000, ge=2)
     """Held-out target rows at most; at least the adaptation points are left to draw from."""
-    points: tuple[int, ...] = Field(default=(10, 30, 100, 300), min_length=1)
+    points: Sizes = (10, 30, 100, 300)
     """Adaptation points."""
     sketch_size: int | None = Field(default=20_000, ge=1)
     """Parameters that the Gaussian processes keep; null for all."""
@@ -30,7 +30,7 @@ class MalariaOptions(StudyOptions):
         "blind", "last_layer", "last_layer_6x", "finite_ntk", "network_gp",
     )  # fmt: skip
     """What is compared."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: Positions = (0, 1, 2)
     """Of rows, networks and points."""
 
 

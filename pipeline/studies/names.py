@@ -22,9 +22,3 @@ STUDIES: dict[str, str] = {
     "transfer": "A ranking of backbones for one task before any is fine-tuned.",
 }
 """What each says in one sentence; the file itself is imported when its command runs."""
-
-CONFIGS = {
-    "precipitation": "configs/few_shot_precipitation.yaml",
-    "sinusoids": "configs/few_shot_sinusoids_tanh.yaml",
-}
-"""Shipped configs that do not lie at configs/analyses/NAME.yaml."""

@@ -7,7 +7,7 @@ from pydantic import Field
 from pipeline.analyses.adaptation_curve import Carried, Descent, train_from_starts
 from pipeline.analyses.rotated_faces import lenet_regressor, read_faces, rotated_faces
 from pipeline.studies.adaptation import Target, adaptation_findings
-from pipeline.studies.study import Findings, Study, StudyOptions, Work
+from pipeline.studies.study import Findings, Positions, Sizes, Study, StudyOptions, Work
 
 FURTHER = 100_000
 """From one start's seed to the next."""
@@ -28,13 +28,13 @@ class OlivettiOptions(StudyOptions):
     """On the source, in batches of 32."""
     test_copies: int = Field(default=2, ge=1)
     """Angles of every held-out image of the target."""
-    points: tuple[int, ...] = Field(default=(10, 20, 40, 80), min_length=1)
+    points: Sizes = (10, 20, 40, 80)
     """Adaptation points."""
     sketch_size: int | None = Field(default=None, ge=1)
     """Parameters that the Gaussian processes keep; null for all."""
     methods: tuple[str, ...] = ("blind", "last_layer", "fine_tune", "finite_ntk", "network_gp")
     """What is compared."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: Positions = (0, 1, 2)
     """Of angles, networks and points."""
 
 

@@ -69,8 +69,8 @@ class PseudoKernelOptions(StudyOptions):
 def run(options: PseudoKernelOptions, work: Work) -> Findings:
     """Errors over widths, epochs and kinds, with the fitted exponents."""
     splits = load_splits(options.benchmark, "train", "id_test")
-    train = splits["train"].first(options.train)
-    test = splits["id_test"].first(options.test)
+    train = splits["train"].first(options.train, "train")
+    test = splits["id_test"].first(options.test, "test")
     case = _Case(options, train, test)
     makers = {
         f"{name}_{width}_{seed}_{epoch}": partial(case.rows, (name, width, seed), epoch)
@@ -103,7 +103,7 @@ class _Case:
 
     def rows(self, which: Network, epoch: int) -> list[dict[str, Any]]:
         """A row for every kind of pseudo-NTK, after so many epochs."""
-        known = self.train.first(self.options.rows)
+        known = self.train.first(self.options.rows, "rows")
         full, found = _compared(self.options, self._network(which, epoch), known, self.test)
         if epoch == 0:
             self._start = which, full
@@ -126,7 +126,7 @@ class _Case:
     def _start_kernel(self, which: Network) -> Tensor:
         """The full kernel before training, kept for one network at a time."""
         if self._start is None or self._start[0] != which:
-            x = self.train.first(self.options.rows).x
+            x = self.train.first(self.options.rows, "rows").x
             self._start = which, kernel_of(self._network(which, 0), x)
         return self._start[1]
 

@@ -91,7 +91,7 @@ class _Features:
         if task not in self._images:
             options, split = self._options, self._options.split
             benchmark = options.benchmark if task is None else options.tasks[task]
-            self._images[task] = load_splits(benchmark, split)[split].first(options.rows).x
+            self._images[task] = load_splits(benchmark, split)[split].first(options.rows, "rows").x
         return self._images[task]
 
 

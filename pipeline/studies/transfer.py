@@ -65,7 +65,7 @@ def run(options: TransferOptions, work: Work) -> Findings:
     if len(options.models) < 3:
         raise InputError("a ranking needs three backbones or more.", "models")
     data = load_splits(options.benchmark, "train", "val", options.split)
-    data["train"] = data["train"].first(options.train)
+    data["train"] = data["train"].first(options.train, "train")
     makers: dict[str, Any] = {
         f"before {n}": partial(_before, options, data, n) for n in options.models
     }
@@ -133,7 +133,7 @@ def _before(options: TransferOptions, data: dict[str, Labelled], name: str) -> d
 def _risks(options: TransferOptions, data: dict[str, Labelled], name: str) -> list[dict[str, Any]]:
     """GCV of the training rows and the squared error that it predicts, over their number."""
     samples, test = data["train"], data[options.split]
-    test = test.first(min(len(test), MEASURED_ROWS))
+    test = test.part(0, MEASURED_ROWS)
     network = build_network(options.models[name])
     features, others = (features_of(network, x, options.sketch_size) for x in (samples.x, test.x))
     K, K_test = gram(features.source), gram(others.source, features.source)

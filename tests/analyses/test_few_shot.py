@@ -2,14 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.analyses.few_shot import METHODS, ShotTask, Training, scored, train
-from pipeline.analyses.few_shot_study import draw_study, load_options, run_study
-from pipeline.analyses.precipitation import PrecipitationOptions, day_means, station_tasks
-from pipeline.analyses.sinusoids import SinusoidOptions, sinusoid_tasks
+from pipeline.analyses.few_shot import METHODS, ShotTask, Training, pooled, task_score, train
+from pipeline.analyses.precipitation import StationOptions, day_means, station_tasks
+from pipeline.analyses.sinusoids import SinusoidOptions, sinusoid_source, sinusoid_tasks
 from pipeline.gp.predictive import Predictive
 from pipeline.types import InputError
-
-CONFIGS = "configs/few_shot_sinusoids_tanh.yaml", "configs/few_shot_sinusoids_relu.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -34,27 +31,20 @@ def archive(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("config", [CONFIGS[0], pytest.param(CONFIGS[1], marks=pytest.mark.slow)])
-def test_the_sinusoid_configs_run_in_a_quick_form(config, request):
-    every = f"methods=[{','.join(METHODS)}]"
-    quick = ["epochs=20", "tasks=3", "seeds=[0]", every]
-    options = load_options(request.config.rootpath / config, quick)
-    study = run_study(options)
-    assert list(study.scores) == list(METHODS)
-    assert all(np.isfinite(found["rmse"]) for found in study.scores.values())
-    assert study.scores["finite_ntk"]["tasks"] == 2
-    by_products, explicit = study.scores["finite_ntk_fisher"], study.scores["finite_ntk"]
-    assert by_products["rmse"] == pytest.approx(explicit["rmse"], rel=1e-2)
-    draw_study(study).savefig(request.getfixturevalue("tmp_path") / "figure.svg")
-
-
-def test_precipitation_runs_in_a_quick_form(archive):
-    options = PrecipitationOptions(
-        path=archive, epochs=3, hidden=10, methods=("finite_ntk", "rbf_transfer", "blind")
+def test_products_in_parameter_space_predict_what_the_explicit_kernel_predicts():
+    source, *targets = sinusoid_tasks(SinusoidOptions(tasks=3), seed=0)
+    carried = sinusoid_source(SinusoidOptions(epochs=20), source, seed=0)
+    by_products, explicit = (
+        pooled(
+            [
+                task_score(*pair)
+                for pair in zip(METHODS[name](carried, targets), targets, strict=True)
+            ]
+        )
+        for name in ("finite_ntk_fisher", "finite_ntk")
     )
-    study = run_study(options)
-    assert study.scores["finite_ntk"]["points"] == 2 * 65
-    assert study.tasks[0].name == "station 20"
+    assert by_products.tasks == 2
+    assert by_products.rmse == pytest.approx(explicit.rmse, rel=1e-2)
 
 
 def test_day_means_leave_out_flagged_values_and_leap_days(archive):
@@ -67,35 +57,33 @@ def test_day_means_leave_out_flagged_values_and_leap_days(archive):
 
 
 def test_stations_are_standardized_with_their_context_alone(archive):
-    task = station_tasks(PrecipitationOptions(path=archive, source=1))[0]
+    task = station_tasks(StationOptions(path=archive, source=1))[0]
     assert task.name == "station 20"
     assert float(task.y.mean()) == pytest.approx(0, abs=1e-12)
     assert float(task.y.std()) == pytest.approx(1)
     assert float(task.y_test.mean()) > 1
     with pytest.raises(InputError, match="station 3 of 3"):
-        station_tasks(PrecipitationOptions(path=archive, source=3))
+        station_tasks(StationOptions(path=archive, source=3))
 
 
 def test_sinusoids_have_the_amplitudes_and_noise_asked_for():
-    tasks = sinusoid_tasks(SinusoidOptions(test_points=500))
+    tasks = sinusoid_tasks(SinusoidOptions(test_points=500), seed=0)
     assert len(tasks) == 10
     assert all(len(task.x) == 10 and float(task.y_test.abs().max()) < 5.2 for task in tasks)
-    again = sinusoid_tasks(SinusoidOptions(test_points=500))
+    again = sinusoid_tasks(SinusoidOptions(test_points=500), seed=0)
     assert torch.equal(tasks[3].y, again[3].y)
 
 
 def test_scores_are_the_textbooks():
     task = ShotTask(*(torch.zeros(2, 1), torch.zeros(2)) * 2)
     found = Predictive(torch.tensor([[3.0], [0.0]]).double(), torch.ones(2, 1).double(), 0.0)
-    scores = scored([found], [task])
+    scores = pooled([task_score(found, task)])
     assert scores.rmse == pytest.approx((9 / 2) ** 0.5)
     assert scores.coverage == 0.5
     assert scores.nll == pytest.approx(0.5 * np.log(2 * np.pi) + 9 / 4)
 
 
-def test_unknown_methods_and_divergence_are_said():
-    with pytest.raises(InputError, match="unknown methods magic"):
-        run_study(SinusoidOptions(methods=("magic",)))
+def test_divergence_is_said():
     model = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Linear(8, 1))
     x = torch.randn(10, 1)
     with pytest.raises(InputError, match="diverged"):

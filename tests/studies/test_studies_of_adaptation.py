@@ -43,12 +43,29 @@ def raster(tmp_path):
 
 def test_sinusoids_are_a_study_of_the_command_line(analyse, tmp_path):
     sets = ["--set", "epochs=20", "--set", "tasks=3", "--set", "methods=[finite_ntk, blind]"]
-    code, printed = analyse("sinusoids", str(ROOT / "configs/few_shot_sinusoids_tanh.yaml"), *sets)
+    code, printed = analyse("sinusoids", str(ROOT / "configs/analyses/sinusoids.yaml"), *sets)
     assert code == 0, printed
-    found = findings(tmp_path, "few_shot_sinusoids_tanh")
+    found = findings(tmp_path, "sinusoids")
     assert [row["method"] for row in found["table"]] == ["finite_ntk", "blind"]
     assert found["table"][0]["RMSE"] < found["table"][1]["RMSE"]
-    assert (tmp_path / OUT / "few_shot_sinusoids_tanh/figures/tasks_finite_ntk.png").is_file()
+    assert (tmp_path / OUT / "sinusoids/figures/tasks_finite_ntk.png").is_file()
+
+
+def test_seeds_of_few_shot_studies_are_cells_of_their_own(study, tmp_path):
+    quick = ["epochs=5", "tasks=3", "methods=[blind]"]
+    study("sinusoids", *quick, "seeds=[0]")
+    cell = tmp_path / OUT / "sinusoids/cells/seed_0.json"
+    kept = cell.stat().st_mtime_ns
+    code, printed = study("sinusoids", *quick, "seeds=[0, 1]")
+    assert code == 0, printed
+    assert cell.stat().st_mtime_ns == kept
+    assert findings(tmp_path, "sinusoids")["table"][0]["tasks"] == 4
+
+
+def test_unknown_few_shot_methods_are_named(study):
+    code, printed = study("sinusoids", "methods=[magic]")
+    assert code == 2
+    assert "unknown methods magic" in printed
 
 
 def test_any_raster_runs_as_malaria_rates(study, raster, tmp_path):
@@ -70,6 +87,14 @@ def test_a_table_without_the_columns_is_refused_by_name(study, raster):
     )
     assert code == 2
     assert "lacks pfpr" in printed
+
+
+@pytest.mark.parametrize("content", [b"", b"text" * 99, bytes(200)])
+def test_a_file_that_is_not_matlabs_is_refused(study, tmp_path, content):
+    (tmp_path / "faces.mat").write_bytes(content)
+    code, printed = study("olivetti", "path=faces.mat")
+    assert code == 2
+    assert "is no MATLAB file" in printed
 
 
 def test_rotations_of_faces_are_learned_from_few(study, faces, tmp_path):

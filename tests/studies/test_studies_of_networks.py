@@ -100,16 +100,20 @@ def test_look_ahead_ranks_candidates_as_retraining_does(study, tmp_path):
         ("pseudo_kernel", "networks=[resnet]", "widths of resnet are missing"),
         ("pseudo_kernel", "networks=[perceptron]", "networks"),
         ("pseudo_kernel", "epochs=[2, 1]", "numbers go up"),
-        ("pseudo_kernel", "rows=100000", "the split has"),
+        ("pseudo_kernel", "rows=100000", "rows: 100000 samples are asked for"),
         ("around_network", "steps=[]", "steps"),
         ("around_network", "benchmark={kind: diggits}", "diggits"),
         ("lookahead", "network=transformer", "network"),
+        ("lookahead", "labelled=100000", "labelled: 100000 labelled images"),
+        ("inductive_bias", "widths=[-5]", "widths.0"),
+        ("inductive_bias", "tanh=[[0]]", "tanh.0"),
+        ("linearized_depth", "layers=[9]", "layers.0"),
         ("learning_path", "step_range=[1.0, 0.1]", "goes from a small one"),
         ("distillation", "noise=[1.5]", "noise"),
     ],
 )
 def test_a_mistake_in_a_config_is_one_message(study, name, override, message):
-    quick = "pseudo_kernel_quick" if name == "pseudo_kernel" else None
+    quick = f"{name}_quick" if name in ("pseudo_kernel", "linearized_depth") else None
     code, printed = study(name, override, config=quick)
     assert code == 2, printed
     assert message in printed
