@@ -4,14 +4,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter
 
 from pipeline.report.drawing import GRID, HEIGHT, HUES, MARKERS, MUTED, STYLE, WIDTH, Drawn
 
 NAME_INCHES = 0.36
 """Height of a named row, two lines of small print."""
+BAND = 0.22
+"""Opacity of a band."""
+MARKED = 12
+"""Points of a line that get markers, at most."""
 READABLE = (1e-4, 1e5)
 """Numbers that are written out."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1, 1.4)), (0, (3, 1, 1, 1)))
@@ -19,15 +26,15 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1, 1.4)), (0, (3, 1, 1, 1)))
 
 @dataclass(frozen=True)
 class Series:
-    """One line, or points, of a panel."""
+    """One line, points, or a band of a panel."""
 
     label: str
     x: list[float]
     y: list[float]
     error: list[float] | None = None
     """One standard error of each y."""
-    style: Literal["line", "points", "path"] = "line"
-    """A path is drawn with its start and its end marked."""
+    style: Literal["line", "points", "path", "band"] = "line"
+    """A path has its start and its end marked; a band is the area that x and y go round."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +134,16 @@ class _WrittenOut(LogFormatter):
 def _draw_series(axes: Axes, line: Series, number: int) -> None:
     hue, marker = HUES[number % len(HUES)], MARKERS[number % len(MARKERS)]
     dash = DASHES[number // len(HUES) % len(DASHES)]
-    if line.style == "points":
+    if line.style == "band":
+        axes.fill(line.x, line.y, color=MUTED, alpha=BAND, linewidth=0)
+    elif line.style == "points":
         axes.plot(line.x, line.y, marker, color=hue, markersize=4.5, alpha=0.8)
     elif line.style == "path":
         axes.plot(line.x, line.y, color=hue, linewidth=1.2)
         axes.plot(line.x[:1], line.y[:1], "o", mfc="none", mec=hue, markersize=5)
         axes.plot(line.x[-1:], line.y[-1:], marker, color=hue, markersize=6)
     else:
-        size = 4.5 if len(line.x) <= 12 else 0
+        size = 4.5 if len(line.x) <= MARKED else 0
         axes.errorbar(
             line.x, line.y, yerr=line.error, color=hue, linestyle=dash, marker=marker,
             markersize=size, elinewidth=1.0,
@@ -143,18 +152,26 @@ def _draw_series(axes: Axes, line: Series, number: int) -> None:
 
 def _legend(figure: Figure, axes: Axes, plot: Plot) -> None:
     labels = _labels(plot)
-    named = [(i, label) for i, label in enumerate(labels) if label]
+    named = [label for label in labels if label]
     if len(named) < 2:
         return
-    handles = [
-        mpl.lines.Line2D(
-            [], [], color=HUES[i % len(HUES)], marker=MARKERS[i % len(MARKERS)],
-            linestyle=DASHES[i // len(HUES) % len(DASHES)], markersize=5,
-        )
-        for i, _ in named
-    ]  # fmt: skip
-    long = max(len(label) for _, label in named) > 14
+    lines = [line for panel in plot.panels for line in panel.series]
+    shown = {line.label: line for line in reversed(lines)}
+    handles = [_handle(shown[label], labels.index(label)) for label in named]
+    long = max(map(len, named)) > 14
     figure.legend(
-        handles, [label for _, label in named], loc="outside upper left", ncols=2 if long else 3,
+        handles, named, loc="outside upper left", ncols=2 if long else 3,
         columnspacing=1.2, handletextpad=0.5, labelcolor=MUTED,
     )  # fmt: skip
+
+
+def _handle(line: Series, number: int) -> Artist:
+    """How a series looks, in small."""
+    if line.style == "band":
+        return Patch(color=MUTED, alpha=BAND, linewidth=0)
+    hue, marker = HUES[number % len(HUES)], MARKERS[number % len(MARKERS)]
+    dash: Any = "" if line.style == "points" else DASHES[number // len(HUES) % len(DASHES)]
+    unmarked = line.style == "line" and len(line.x) > MARKED
+    return Line2D(
+        [], [], color=hue, marker="" if unmarked else marker, linestyle=dash, markersize=5
+    )

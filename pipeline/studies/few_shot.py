@@ -83,13 +83,11 @@ def _panel(task: ShotTask, found: Predictive) -> Panel:
     values = torch.cat([task.y, task.y_test])
     margin = 0.5 * float(values.max() - values.min())
     ends = float(values.min()) - margin, float(values.max()) + margin
-    lines = [
-        ("mean", x, found.mean[order, 0]),
-        ("interval", torch.cat([x, x.flip(0)]), torch.cat([low, high.flip(0)])),
-        ("truth", x, task.y_test[order]),
-    ]
+    around = torch.cat([low, high.flip(0)]).double().clamp(*ends)
     series = [
-        Series(label, xs.tolist(), ys.double().clamp(*ends).tolist()) for label, xs, ys in lines
+        Series("mean", x.tolist(), found.mean[order, 0].double().clamp(*ends).tolist()),
+        Series("interval", [*x.tolist(), *x.flip(0).tolist()], around.tolist(), style="band"),
+        Series("truth", x.tolist(), task.y_test[order].tolist()),
+        Series("context", task.x[:, 0].tolist(), task.y.tolist(), style="points"),
     ]
-    series.append(Series("context", task.x[:, 0].tolist(), task.y.tolist(), style="points"))
     return Panel("x", "y", series, title=task.name)

@@ -127,7 +127,9 @@ def _plot(cell: dict[str, Any]) -> Plot:
     row, grid = cell["row"], cell["grid"]
     state = "trained" if row["trained"] else "untrained"
     curves = cell["curves"]
-    band = Series("± 2 deviations", grid + grid[::-1], curves["low"] + curves["high"][::-1])
+    band = Series(
+        "± 2 deviations", grid + grid[::-1], curves["low"] + curves["high"][::-1], style="band"
+    )
     lines = [
         Series("mean", grid, curves["mean"]),
         band,

@@ -32,5 +32,14 @@ def test_every_panel_is_drawn_with_its_scales():
     ]  # fmt: skip
 
 
+def test_a_band_is_an_area_in_figure_and_legend():
+    band = Series("interval", [0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 2.0], style="band")
+    figure = draw(Plot("one", "t", "c", [Panel("x", "y", [LINE, band])])).figure
+    [patch] = figure.axes[0].patches
+    assert patch.get_xy()[:4].tolist() == [[0, 0], [1, 0], [1, 1], [0, 2]]
+    shapes = [type(handle).__name__ for handle in figure.legends[0].legend_handles]
+    assert shapes == ["Line2D", "Rectangle"]
+
+
 def test_one_series_needs_no_legend():
     assert not draw(Plot("one", "t", "c", [Panel("x", "y", [LINE])])).figure.legends
