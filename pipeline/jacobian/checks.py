@@ -1,17 +1,15 @@
-"""Networks whose samples' gradients depend on each other are refused, by the module's name."""
+"""What the engine refuses before it starts: no network, no batch, training mode, checkpoints."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.checkpoint import CheckpointFunction
 
-from pipeline.types import InputError, Inputs, run_model, slice_inputs
+from pipeline.types import InputError
 
 
 class NonFiniteSamplesError(InputError):
@@ -27,21 +25,53 @@ class NonFiniteSamplesError(InputError):
         )
 
 
+def refuse_no_network(model: object) -> None:
+    """Raise :class:`InputError` for what is no module, or has no weights yet."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"expected a network, an nn.Module; found a {type(model).__name__}.")
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError(f"{name} lies on the meta device and has no values. Load the weights.")
+
+
+def refuse_no_batch(inputs: object) -> None:
+    """Raise :class:`InputError` unless this is a tensor (n, …), or a mapping of them; n ≥ 1."""
+    tensors: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
+    wrong = [
+        f"{name}: {'a number' if isinstance(value, Tensor) else type(value).__name__}"
+        for name, value in tensors.items()
+        if not isinstance(value, Tensor) or value.ndim == 0
+    ]
+    if wrong or not tensors:
+        raise InputError(
+            "expected one batch, a tensor (n, …) or a mapping from argument names to such tensors; "
+            f"found {', '.join(wrong) or 'an empty mapping'}."
+        )
+    counts = {name: len(tensor) for name, tensor in tensors.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} of {count}" for name, count in counts.items())
+        raise InputError(f"expected tensors of the same n samples, found {listed}.")
+    if 0 in counts.values():
+        raise InputError("expected at least one sample, got an empty batch.")
+
+
 def refuse_training_mode(model: nn.Module) -> None:
     """Raise :class:`InputError` for batch statistics and for dropout that is switched on."""
-    for name, module in model.named_modules():
+    for place, module in model.named_modules():
+        kind = type(module).__name__
+        name = place or "the network"
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise InputError(
-                f"{name} is a {type(module).__name__} that normalizes with its batch's statistics: "
+                f"{name} is a {kind} that normalizes with its batch's statistics: "
                 "a sample's gradient would depend on its neighbours. Call model.eval()"
                 + ("." if module.training else ", and keep running statistics.")
             )
-        if isinstance(module, _DropoutNd) and module.training and module.p > 0:
-            raise InputError(f"{name} is an active {type(module).__name__}. Call model.eval().")
-        if module.training and float(getattr(module, "dropout", 0.0) or 0.0) > 0 and isinstance(
-            module, (nn.MultiheadAttention, nn.RNNBase)
-        ):  # fmt: skip
-            raise InputError(f"{name} has active dropout. Call model.eval().")
+        if not module.training:
+            continue
+        if isinstance(module, _DropoutNd) and module.p > 0:
+            raise InputError(f"{name} is an active {kind}. Call model.eval().")
+        if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)) and module.dropout > 0:
+            raise InputError(f"{name} is a {kind} with active dropout. Call model.eval().")
 
 
 RECOMPUTES = (
@@ -57,76 +87,3 @@ def refuse_recomputation() -> None:
         if frame.f_code is CheckpointFunction.forward.__code__:
             raise InputError(RECOMPUTES)
         frame = frame.f_back
-
-
-def refuse_batch_dependence(model: nn.Module, inputs: Inputs, tolerance: float) -> None:
-    """Compare a sample's outputs alone and beside another one, module by module.
-
-    Raises :class:`InputError` with the first module whose output differs.
-    """
-    together = _module_outputs(model, slice_inputs(inputs, slice(0, 2)))
-    again = _module_outputs(model, slice_inputs(inputs, slice(0, 2)))
-    alone = _module_outputs(model, slice_inputs(inputs, slice(0, 1)))
-    name = _first_difference(together, again, 1.0, tolerance)
-    if name is not None:
-        raise InputError(
-            f"{name} gives another output when it runs again: the network is random. "
-            "Call model.eval(), and switch its noise off."
-        )
-    name = _first_difference(together, alone, 0.5, tolerance)
-    if name is not None:
-        raise InputError(
-            f"{name} mixes the samples of a batch: a sample's output changes with its neighbours, "
-            "so it has no gradient of its own. Replace the module, or switch it to eval mode."
-        )
-
-
-def _module_outputs(model: nn.Module, inputs: Inputs) -> list[tuple[str, Tensor]]:
-    """Sum and sum of squares of every tensor output, in the order in which modules end."""
-    seen: list[tuple[str, Tensor]] = []
-
-    def hook(name: str) -> Any:
-        def note(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.is_floating_point():
-                seen.append((name, output.detach().clone()))
-
-        return note
-
-    leaves = [
-        (name, module)
-        for name, module in model.named_modules()
-        # Scripted modules take no hooks.
-        if not any(True for _ in module.children()) and not isinstance(module, ScriptModule)
-    ]
-    handles = [module.register_forward_hook(hook(name)) for name, module in leaves]
-    try:
-        with torch.no_grad():
-            seen.append((type(model).__name__, run_model(model, inputs)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
-def _first_difference(
-    first: list[tuple[str, Tensor]],
-    second: list[tuple[str, Tensor]],
-    share: float,
-    tolerance: float,
-) -> str | None:
-    """The first module whose outputs differ, given that the network's own output does."""
-    if not _differ(first[-1][1], second[-1][1], share, tolerance):
-        return None
-    if len(first) == len(second):
-        for (name, a), (_, b) in zip(first, second, strict=True):
-            if _differ(a, b, share, tolerance):
-                return name
-    return first[-1][0]
-
-
-def _differ(a: Tensor, b: Tensor, share: float, tolerance: float) -> bool:
-    """Whether the leading ``share`` of ``a`` is not ``b``; other shapes tell nothing."""
-    leading = a[: int(len(a) * share)] if a.ndim else a
-    if leading.shape != b.shape:
-        return False
-    return bool((leading - b).norm() > tolerance * (1e-6 + b.norm()))

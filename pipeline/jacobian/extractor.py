@@ -4,26 +4,29 @@ One forward and one backward pass of the batch bring every layer's input and out
 rules turn them, layer by layer, into the entries that the sketch keeps.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.jacobian.batch_dependence import refuse_batch_dependence
 from pipeline.jacobian.checks import (
     NonFiniteSamplesError,
-    refuse_batch_dependence,
+    refuse_no_batch,
+    refuse_no_network,
     refuse_training_mode,
 )
 from pipeline.jacobian.columns import Columns
 from pipeline.jacobian.fallback import fallback_gradients
 from pipeline.jacobian.outputs import Output, scalars, warn_of_collapse
-from pipeline.jacobian.passes import Passes, frozen
+from pipeline.jacobian.passes import Passes, eager, frozen
 from pipeline.jacobian.plan import make_plan
 from pipeline.jacobian.precision import Precision
 from pipeline.jacobian.probe import learn, two_samples
-from pipeline.types import InputError, Inputs, move_inputs, run_model, slice_inputs
+from pipeline.types import InputError, Inputs, batch_size, move_inputs, run_model, slice_inputs
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,9 @@ class FeatureExtractor:
     too. ``compute_dtype``: ``"float32"``, ``"tf32"``, ``"bfloat16"`` (autocast) or ``"float64"``;
     the model's own when None. The model is moved to ``device``, and otherwise left as it was.
 
-    The first batch is also tried against autograd on two samples; parameters that no rule covers
-    are computed by ``torch.func`` and logged once by name.
+    The first batch is also tried against autograd on two samples (a first batch of one sample, on
+    that one, and the next larger batch again); parameters that no rule covers are computed by
+    ``torch.func`` and logged once by name.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class FeatureExtractor:
         compute_dtype: str | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        refuse_no_network(model)
         if device is not None:
             model.to(device)
         self.model = model
@@ -79,7 +84,7 @@ class FeatureExtractor:
             device=self.device,
             capture=None if capture is None else _submodule(model, capture),
         )
-        self._tried = False
+        self._tried = 0
 
     @property
     def fallback(self) -> Mapping[str, str]:
@@ -92,20 +97,34 @@ class FeatureExtractor:
         Raises :class:`NonFiniteSamplesError` with the positions of samples that are not finite.
         """
         refuse_training_mode(self.model)
-        inputs = move_inputs(inputs, self.device, self.precision.input_dtype)
-        with frozen(self.model), torch.enable_grad(), self.precision.active():
-            if not self._tried:
+        refuse_no_batch(inputs)
+        with self._passes_run():
+            inputs = _constants(move_inputs(inputs, self.device, self.precision.input_dtype))
+            count = min(batch_size(inputs), 2)
+            if count > self._tried:
                 self._try(two_samples(inputs))
-                self._tried = True
+                self._tried = count
             outcome = self._passes.until_learnt(inputs, self.plan.pieces)
             self._add_fallback(outcome.columns, inputs)
         phi = self._assembled(outcome.columns)
         self._refuse_nonfinite(phi, inputs)
         return Features(phi, outcome.f0, outcome.captured)
 
+    @contextlib.contextmanager
+    def _passes_run(self) -> Iterator[None]:
+        """Inside, the passes run as they must, whatever the caller's mode."""
+        with (
+            frozen(self.model),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            eager(),
+            self.precision.active(),
+        ):
+            yield
+
     def _try(self, inputs: Inputs) -> None:
         """What the first two samples tell about the network."""
-        refuse_batch_dependence(self.model, inputs, self.precision.tolerance)
+        refuse_batch_dependence(self.model, inputs, self.precision.tolerance, self._scalars)
         learn(self._passes, self.plan.pieces, inputs, self.precision.tolerance)
         if self._output == "sum":
             with torch.no_grad():
@@ -141,7 +160,7 @@ class FeatureExtractor:
 
     def _is_finite_alone(self, inputs: Inputs, number: int) -> bool:
         alone = slice_inputs(inputs, slice(number, number + 1))
-        with frozen(self.model), torch.enable_grad(), self.precision.active():
+        with self._passes_run():
             outcome = self._passes.until_learnt(alone, self.plan.pieces)
         return all(bool(torch.isfinite(each.finished()).all()) for each in outcome.columns)
 
@@ -162,6 +181,17 @@ def jacobian_features(
     """
     extract = FeatureExtractor(model, sketch, output=output, seed=seed, compute_dtype=compute_dtype)
     return extract(inputs).phi
+
+
+def _constants(inputs: Inputs) -> Inputs:
+    """The batch without a graph, and as tensors that one may be built on."""
+
+    def plain(tensor: Tensor) -> Tensor:
+        return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+    if isinstance(inputs, Tensor):
+        return plain(inputs)
+    return {name: plain(tensor) for name, tensor in inputs.items()}
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

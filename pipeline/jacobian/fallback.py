@@ -54,12 +54,12 @@ def _one_by_one(
 
 
 def gradients_of(value: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
-    """Plain gradients of one scalar; zeros where it does not depend on a parameter."""
+    """Plain dense gradients of one scalar; zeros where it does not depend on a parameter."""
     if not value.requires_grad:
         return [torch.zeros_like(parameter) for parameter in parameters]
     found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
     return [
-        torch.zeros_like(parameter) if gradient is None else gradient
+        torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
         for gradient, parameter in zip(found, parameters, strict=True)
     ]
 

@@ -114,7 +114,7 @@ class FiniteDifferenceFisher:
                 gradients = torch.autograd.grad(
                     divergence, list(leaves.values()), materialize_grads=True
                 )
-            total += torch.cat([gradient.flatten() for gradient in gradients]).double()
+            total += torch.cat([gradient.to_dense().flatten() for gradient in gradients]).double()
         return total * (norm / step)
 
 

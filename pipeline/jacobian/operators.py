@@ -128,7 +128,7 @@ def default_chunk(model: nn.Module) -> int:
 
 def as_columns(V: Tensor, size: int) -> Float[Tensor, "size m"]:
     """One vector as one column; a block as it is."""
-    if V.ndim not in (1, 2) or len(V) != size:
+    if V.ndim not in (1, 2) or len(V) != size or V.numel() == 0:
         raise InputError(
             f"expected a vector ({size},) or a block ({size}, m), got {tuple(V.shape)}."
         )

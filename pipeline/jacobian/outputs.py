@@ -23,8 +23,7 @@ COLLAPSE = 0.1
 def scalars(logits: Float[Tensor, "n *k"], output: Output, seed: int = 0) -> Float[Tensor, "n q"]:
     """What is differentiated: (n, 1), or (n, k) for ``"all"``."""
     if callable(output):
-        chosen = output(logits)
-        return _checked(chosen if chosen.ndim == 2 else chosen.unsqueeze(-1), len(logits))
+        return _checked(output(logits), len(logits))
     if logits.ndim != 2:
         raise InputError(
             f"the network returns logits of shape {tuple(logits.shape)}, expected (n, k). Pass a "
@@ -37,7 +36,7 @@ def scalars(logits: Float[Tensor, "n *k"], output: Output, seed: int = 0) -> Flo
         return logits.sum(1, keepdim=True) / k**0.5
     if output == "random_direction":
         return logits @ direction(k, seed).to(logits).unsqueeze(1)
-    if isinstance(output, int) and -k <= output < k:
+    if isinstance(output, int) and not isinstance(output, bool) and -k <= output < k:
         return logits[:, [output]]
     raise InputError(
         f"output {output!r} is not known: expected a logit in 0 … {k - 1}, 'sum', "
@@ -51,12 +50,12 @@ def direction(k: int, seed: int) -> Float[Tensor, " k"]:
     return vector / vector.norm()
 
 
-def _checked(values: Tensor, n: int) -> Tensor:
-    if values.ndim == 2 and len(values) == n:
-        return values
+def _checked(values: object, n: int) -> Tensor:
+    if isinstance(values, Tensor) and values.ndim in (1, 2) and len(values) == n:
+        return values if values.ndim == 2 else values.unsqueeze(1)
+    found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"{values!r}"
     raise InputError(
-        f"the output function returned shape {tuple(values.shape)} for {n} samples; expected (n,) "
-        "or (n, q)."
+        f"the output function returned {found} for {n} samples; expected a tensor (n,) or (n, q)."
     )
 
 

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipeline.jacobian.checks import refuse_batch_dependence, refuse_training_mode
+from pipeline.jacobian.batch_dependence import refuse_batch_dependence
+from pipeline.jacobian.checks import refuse_no_batch, refuse_no_network, refuse_training_mode
 from pipeline.jacobian.fallback import Scalars
 from pipeline.jacobian.outputs import scalars
 from pipeline.jacobian.precision import Precision
@@ -31,6 +32,7 @@ class ParameterFunction:
     def __init__(
         self, model: nn.Module, scalars: Scalars, parameters: Sequence[str] | None = None
     ) -> None:
+        refuse_no_network(model)
         refuse_training_mode(model)
         known = dict(model.named_parameters())
         unknown = sorted(set(parameters or ()) - set(known))
@@ -76,14 +78,13 @@ class ParameterFunction:
 
     def flat(self, tree: Mapping[str, Tensor]) -> Float[Tensor, "P m"]:
         """The inverse of :meth:`tree`."""
-        return torch.cat([tree[name].flatten(1) for name in self.shapes], 1).T
+        return torch.cat([tree[name].to_dense().flatten(1) for name in self.shapes], 1).T
 
     def checked(self, inputs: Inputs) -> int:
         """q, the outputs per sample. Raises :class:`InputError` if samples of a batch mix."""
-        if batch_size(inputs) == 0:
-            raise InputError("expected at least one sample, got an empty batch.")
+        refuse_no_batch(inputs)
         first = two_samples(inputs)
-        refuse_batch_dependence(self.model, first, self.precision.tolerance)
+        refuse_batch_dependence(self.model, first, self.precision.tolerance, self._scalars)
         with torch.no_grad():
             return self.of(first)(self.values()).shape[1]
 
@@ -110,6 +111,8 @@ def all_outputs(logits: Tensor) -> Float[Tensor, "b k"]:
 
 def batches(inputs: Inputs, size: int) -> Iterator[tuple[slice, Inputs]]:
     """Rows and samples of one batch after the other; the last may be shorter."""
+    if size < 1:
+        raise InputError(f"expected batches of at least one sample, got {size}.")
     n = batch_size(inputs)
     for start in range(0, n, size):
         rows = slice(start, min(start + size, n))

@@ -159,7 +159,6 @@ class Passes:
         with (
             _capturing(self._capture, captured),
             module_uses(self.model, interceptor),
-            eager(),
             interceptor,
         ):
             logits = run_model(self.model, inputs)

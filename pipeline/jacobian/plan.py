@@ -56,18 +56,24 @@ def make_plan(model: nn.Module, sketch: Any, device: torch.device) -> Plan:
     parameters = dict(model.named_parameters())
     if not parameters:
         raise InputError(f"{type(model).__name__} has no parameters, hence no Jacobian.")
+    total = sum(parameter.numel() for parameter in parameters.values())
+    made_for = getattr(sketch, "total", total)
+    if made_for != total:
+        raise InputError(
+            f"the sketch was made for a network of {made_for:,} parameters, this one has "
+            f"{total:,}. Make it for this network."
+        )
     if sketch is None:
-        total = sum(parameter.numel() for parameter in parameters.values())
         return _element_plan(parameters, torch.arange(total), device)
-    if isinstance(sketch, ElementSketch):
+    if isinstance(sketch, ElementSketch) and not isinstance(sketch, Tensor):
         return _element_plan(parameters, torch.as_tensor(sketch.indices).cpu(), device)
     if isinstance(sketch, KroneckerSketch):
         return _kronecker_plan(parameters, sketch, device)
     if isinstance(sketch, StreamedSketch):
         return _streamed_plan(parameters, sketch, device)
     raise InputError(
-        f"a {type(sketch).__name__} is no sketch: expected .indices, .factors(name) or "
-        ".accumulate(name, start, gradient, out)."
+        f"a {type(sketch).__name__} is no sketch: make one with make_sketch(kind, model, size), or "
+        "pass an object with .indices, .factors(name) or .accumulate(name, start, gradient, out)."
     )
 
 

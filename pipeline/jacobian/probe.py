@@ -59,8 +59,13 @@ def reference(
     """The same values from one backward pass per sample, of the first scalar."""
     parameters = dict(model.named_parameters())
     chosen = [parameters[name] for name in pieces]
-    with requiring_grad(chosen):
+    with requiring_grad(list(parameters.values())):
         outputs = scalars(run_model(model, inputs))
+        if not outputs.requires_grad:
+            raise InputError(
+                "the output has no derivative by any parameter of the network: it is computed "
+                "under torch.no_grad(), detached, rounded or constant."
+            )
         found = []
         for i in range(2):
             gradients = _autograd(outputs[i, 0], chosen)

@@ -10,6 +10,7 @@ from reference import autograd_jacobian
 from torch import Tensor, nn
 
 from pipeline.jacobian import FeatureExtractor, NonFiniteSamplesError, jacobian_features
+from pipeline.sketch import make_sketch
 from pipeline.types import InputError
 
 
@@ -161,28 +162,6 @@ def test_switching_to_training_mode_later_is_refused(convnet: nn.Module, images:
         extract(images)
 
 
-class FunctionalDropout(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.dropout(x, 0.5)
-
-
-class CentredOverBatch(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x - x.mean(0, keepdim=True)
-
-
-@pytest.mark.parametrize(
-    ("layer", "reason"),
-    [(FunctionalDropout(), "runs again"), (CentredOverBatch(), "mixes the samples")],
-)
-def test_random_and_batch_dependent_modules_are_refused_by_name(
-    layer: nn.Module, reason: str
-) -> None:
-    model = nn.Sequential(nn.Linear(3, 16), layer, nn.Linear(16, 1)).double()
-    with pytest.raises(InputError, match=f"^1 .*{reason}"):
-        jacobian_features(model, torch.randn(4, 3, dtype=torch.float64))
-
-
 class InPlace(nn.Module):
     """Scales, adds and activates in place; a bare scale's input is overwritten by itself."""
 
@@ -264,6 +243,10 @@ def test_sum_of_logits_warns_when_the_head_rows_cancel(
         (lambda m, x: jacobian_features(m, x, output=7), "expected a logit in 0 … 2"),
         (lambda m, x: jacobian_features(m, x, Indices(torch.tensor([10**6]))), "must lie in 0"),
         (lambda m, x: jacobian_features(m, x, object()), "is no sketch"),
+        (lambda m, x: jacobian_features(m, x, torch.arange(5)), "a Tensor is no sketch"),
+        (lambda m, x: jacobian_features(m, x, make_sketch("sjlt", nn.Linear(9, 9), 5)), "of 90 p"),
+        (lambda m, x: jacobian_features(m, x, output=True), "output True is not known"),
+        (lambda m, x: jacobian_features(m, x, output=lambda f: None), "returned None"),
         (lambda m, x: FeatureExtractor(m, capture="nowhere"), "is no module"),
         (lambda m, x: jacobian_features(m, x, output=lambda f: f.sum()), "output function"),
         (lambda m, x: jacobian_features(nn.ReLU(), x), "has no parameters"),

@@ -8,6 +8,8 @@ import torch
 from jacobian_helpers import Headed, check_features, noise, with_random_statistics
 from torch import Tensor, nn
 
+from pipeline.jacobian import JacobianOperator, jacobian_features
+
 SHARES = [1.0, 0.3]
 
 
@@ -128,6 +130,15 @@ def test_repeated_and_padding_tokens_are_exact(
     ids: list[Any], padding_idx: int | None, share: float
 ) -> None:
     check_features(Looked(padding_idx=padding_idx), torch.tensor(ids), share)
+
+
+def test_tables_with_sparse_gradients_have_the_same_features() -> None:
+    dense, ids = Looked().double(), torch.tensor([[0, 8, 0], [8, 8, 1]])
+    sparse = Looked(sparse=True).double()
+    sparse.load_state_dict(dense.state_dict())
+    phi, u = jacobian_features(dense, ids), torch.ones(2, dtype=torch.float64)
+    torch.testing.assert_close(jacobian_features(sparse, ids), phi)
+    torch.testing.assert_close(JacobianOperator(sparse, ids, output=0).t_matmul(u), phi.sum(0))
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
