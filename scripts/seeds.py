@@ -21,6 +21,9 @@ import yaml
 from pipeline.runs import versions
 
 TRAINED = ("finetune", "lp_ft", "scratch")
+"""Rows with a grid of learning rates."""
+DRAWN = (*TRAINED, "linear_probe_augmented")
+"""Rows that a seed changes."""
 
 
 def main() -> None:
@@ -52,10 +55,10 @@ def main() -> None:
 def tuned(baseline: str | dict[str, Any], seed: int, first: Path | None) -> str | dict[str, Any]:
     """A baseline at this seed; its grid is what the run ``first`` chose, where one is given."""
     options: dict[str, Any] = {"kind": baseline} if isinstance(baseline, str) else dict(baseline)
-    if options["kind"] not in TRAINED:
+    if options["kind"] not in DRAWN:
         return baseline
     options["seed"] = seed
-    if first is not None:
+    if first is not None and options["kind"] in TRAINED:
         chosen = json.loads((first / "fit" / options["kind"] / "fit.json").read_text())["selected"]
         if chosen is None:
             raise SystemExit(f"{options['kind']} diverged in {first}: nothing to take over.")

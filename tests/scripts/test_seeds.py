@@ -73,6 +73,8 @@ def test_other_seeds_train_at_the_first_seed_s_choice_and_nothing_else(seeds, ru
         "seed": 2,
     }
     assert seeds.tuned("linear_probe", 2, runs / "seed_0") == "linear_probe"
+    augmented = {"kind": "linear_probe_augmented", "seed": 2}
+    assert seeds.tuned("linear_probe_augmented", 2, runs / "seed_0") == augmented
 
 
 def test_a_method_that_diverged_on_the_first_seed_stops_the_others(seeds, runs):
