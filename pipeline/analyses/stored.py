@@ -4,8 +4,9 @@ Features are those of the kernel, K = ΦΦᵀ: column weights are put in. Memory
 of the chunks and the number of threads that read them; see :func:`out_of_core`.
 """
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +16,21 @@ from jaxtyping import Float, Int
 
 from pipeline.artefact import differences
 from pipeline.store import FeatureStore
+from pipeline.store.lazy import lazy_chunks
 from pipeline.types import InputError, MissingExtraError
 
 MODEL = "model"
 """Part of a store's provenance in which two revisions may differ."""
 
-CHUNK_BYTES = 64 * 2**20
-"""A chunk of :meth:`FeatureStore.as_dask`, float32."""
+COPIES = 24
+"""Memory of a thread in chunks: at most five are in use, the rest is what the C library keeps
+(13 to 16 measured with chunks of 8 MiB)."""
 
-COPIES = 6
-"""Arrays of a chunk's size that one thread holds at most: stored, float32, weighted, products."""
+GRAPH_BYTES = 5 * 2**10
+"""What Dask holds for every chunk of a store (measured with 43,000 of them)."""
+
+OVERSAMPLES = 10
+"""Columns of the random projection beyond the rank."""
 
 DEFAULT_MEMORY = 2 * 2**30
 
@@ -52,17 +58,21 @@ class Drift:
 def drift(before: FeatureStore, after: FeatureStore) -> Drift:
     """Distance of two stores that differ in the model alone; one pass over both."""
     refuse_other_rows(before, after)
-    dask, _ = _dask()
+    dask, da = _dask()
     w = after.column_weights()
-    a, b = _weighted(before, w), _weighted(after, w)
-    dots = [(x * y).sum(axis=1, dtype=np.float64) for x, y in ((a, a), (b, b), (a, b))]
-    moved = ((b - a) ** 2).sum(dtype=np.float64)
-    aa, bb, ab, difference = dask.compute(*dots, moved)
+    a = _weighted(before, w)
+    b = _weighted(after, w).rechunk(a.chunks)  # the same already, unless rows per shard were chosen
+    columns = (1,) * len(a.chunks[1])
+    sums = da.map_blocks(
+        _row_sums, a, b, chunks=(a.chunks[0], columns, (4,)), new_axis=2, dtype=np.float64
+    )
+    (total,) = dask.compute(sums.sum(axis=1))
+    aa, bb, ab, difference = total.T
     if not aa.sum() > 0:
         raise InputError(f"{before.path} holds zeros alone: no drift can be measured from it.")
     there = (aa > 0) & (bb > 0)
     cosine = (ab[there] / np.sqrt(aa[there] * bb[there])).mean() if there.any() else 0.0
-    return Drift(float(np.sqrt(difference / aa.sum())), float(cosine))
+    return Drift(float(np.sqrt(difference.sum() / aa.sum())), float(cosine))
 
 
 def refuse_other_rows(before: FeatureStore, after: FeatureStore) -> None:
@@ -95,7 +105,7 @@ def spectrum(
     """Largest eigenvalues of K = ΦΦᵀ, descending, by Dask's randomized SVD of Φ.
 
     ``passes`` power iterations, each reading Φ twice, sharpen what decays slowly (Halko, Martinsson
-    and Tropp 2011, algorithm 4.4). Holds a few float64 arrays of (p, rank + 10).
+    and Tropp 2011, algorithm 4.4). Holds :func:`spectrum_vectors` columns of length p.
     """
     dask, da = _dask()
     n, p = store.shape
@@ -108,19 +118,34 @@ def spectrum(
         # Orthonormal between the passes: plain powers of float32 products lose all but the largest.
         iterator="QR",
         n_power_iter=passes,
-        n_oversamples=min(10, min(n, p) - rank),
+        n_oversamples=min(OVERSAMPLES, min(n, p) - rank),
         seed=state,
+        # Each pass reads the store anew; one graph of all passes would hold it as a whole.
+        compute=True,
     )
     (values,) = dask.compute(values)
     squares: np.ndarray = np.asarray(values, dtype=np.float64) ** 2
     return squares
 
 
+def spectrum_vectors(rank: int) -> int:
+    """Columns of length p, float32, that :func:`spectrum` holds: the basis, and the next one."""
+    return 2 * (rank + OVERSAMPLES)
+
+
 @contextmanager
-def out_of_core(memory: int = DEFAULT_MEMORY, address: str | None = None) -> Iterator[None]:
+def out_of_core(
+    stores: Sequence[FeatureStore],
+    memory: int = DEFAULT_MEMORY,
+    address: str | None = None,
+    *,
+    vectors: int = 0,
+) -> Iterator[None]:
     """Inside, Dask computes on as many threads as fit ``memory`` bytes, or on a cluster.
 
-    ``address`` is a scheduler of ``distributed``, whose workers have limits of their own.
+    The memory is what the work takes beside Python and its libraries, ``vectors`` columns of length
+    p held throughout included. ``address`` is a scheduler of ``distributed``, whose workers have
+    limits of their own.
     """
     dask, _ = _dask()
     if address is not None:
@@ -129,16 +154,24 @@ def out_of_core(memory: int = DEFAULT_MEMORY, address: str | None = None) -> Ite
         with Client(address):
             yield
         return
-    needed = COPIES * CHUNK_BYTES
-    if memory < needed:
+    layouts = [store.facts.layout for store in stores]
+    a_thread = COPIES * max(4 * math.prod(lazy_chunks(layout)) for layout in layouts)
+    held = max(_graph_bytes(store) for store in stores) + 4 * vectors * stores[0].shape[1]
+    if memory < held + a_thread:
         raise InputError(
-            f"{memory / 2**20:.0f} MiB do not hold one thread's chunks; {needed / 2**20:.0f} MiB "
-            "do.",
+            f"{memory / 2**20:.0f} MiB do not hold one thread's chunks; "
+            f"{math.ceil((held + a_thread) / 2**20)} MiB do.",
             "--memory",
         )
-    threads = max(1, min(os.cpu_count() or 1, memory // needed))
+    threads = min(os.cpu_count() or 1, (memory - held) // a_thread)
     with dask.config.set(scheduler="threads", num_workers=threads):
         yield
+
+
+def _graph_bytes(store: FeatureStore) -> int:
+    rows, columns = lazy_chunks(store.facts.layout)
+    n, p = store.shape
+    return GRAPH_BYTES * math.ceil(n / rows) * math.ceil(p / columns)
 
 
 def _column_sums(block: Float[np.ndarray, "n w"]) -> Float[np.ndarray, "1 w 2"]:
@@ -148,6 +181,16 @@ def _column_sums(block: Float[np.ndarray, "n w"]) -> Float[np.ndarray, "1 w 2"]:
     kept = np.where(finite, block, np.float32(0))
     squares = np.einsum("ij,ij->j", kept, kept, dtype=np.float64)
     return np.stack([squares, (~finite).sum(axis=0)], axis=1)[None]
+
+
+def _row_sums(
+    before: Float[np.ndarray, "n w"], after: Float[np.ndarray, "n w"]
+) -> Float[np.ndarray, "n 1 4"]:
+    """‖a‖², ‖b‖², a·b and ‖b − a‖² of each row of two blocks."""
+    moved = after - before
+    pairs = ((before, before), (after, after), (before, after), (moved, moved))
+    sums = [np.einsum("ij,ij->i", x, y, dtype=np.float64) for x, y in pairs]
+    return np.stack(sums, axis=1)[:, None]
 
 
 def _weighted(store: FeatureStore, weights: Float[np.ndarray, " p"]) -> Any:

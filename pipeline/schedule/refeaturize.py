@@ -135,7 +135,7 @@ def _drift(before: Entry, after: Entry) -> dict[str, dict[str, float]] | None:
     for split in [name for name in after.stores if name in before.stores]:
         try:
             pair = [FeatureStore.open(entry.stores[split]) for entry in (before, after)]
-            with out_of_core():
+            with out_of_core(pair):
                 found[split] = asdict(drift(*pair))
         except InputError as error:
             logger.info("%s: no drift on %s: %s", after.task, split, error)

@@ -31,12 +31,11 @@ from pipeline.artefact import (
 )
 from pipeline.store.facts import (
     FORMAT_VERSION,
-    SHARD_TARGET_BYTES,
     StoreFacts,
     as_json,
 )
 from pipeline.store.facts import rows_per_shard as default_rows_per_shard
-from pipeline.store.lazy import lazy_array
+from pipeline.store.lazy import lazy_array, lazy_chunks
 from pipeline.store.place import Location, as_location, child, place_at
 from pipeline.store.precision import TORCH_DTYPES, StoredDtype, storage_view, to_stored
 from pipeline.store.samples import npy_bytes, npz_bytes, sample_arrays
@@ -295,12 +294,9 @@ class FeatureStore:
         return self.panel(columns, rows) / np.float32(self.facts.scale)
 
     def as_dask(self) -> Any:
-        """Raw gradients as a lazy Dask array, float32 (n, p), in chunks of at most 64 MiB."""
+        """Raw gradients as a lazy Dask array, float32 (n, p), in chunks of a few MiB."""
         self._require_complete()
-        layout = self.facts.layout
-        shard_bytes = layout.rows * layout.chunk_columns * np.dtype(np.float32).itemsize
-        rows = layout.rows * max(1, SHARD_TARGET_BYTES // shard_bytes)
-        return lazy_array(self, (rows, layout.chunk_columns))
+        return lazy_array(self, lazy_chunks(self.facts.layout))
 
     def penultimate(self) -> np.ndarray:
         """Penultimate activations, float32 (n, h)."""

@@ -4,7 +4,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.store.shard import ShardLayout
 from pipeline.types import MissingExtraError
+
+CHUNK_BYTES = 8 * 2**20
+"""A chunk at most, float32, where a shard's columns allow it: of larger ones the C library keeps
+many beside those in use, smaller ones make graphs that take more memory than the chunks."""
 
 
 class Gradients(Protocol):
@@ -18,6 +23,12 @@ class Gradients(Protocol):
     def gradients(self, columns: slice, rows: slice) -> np.ndarray:
         """Raw gradients, float32."""
         ...
+
+
+def lazy_chunks(layout: ShardLayout) -> tuple[int, int]:
+    """Rows and columns of a chunk: whole shards × an inner chunk, so that nothing is read twice."""
+    shard_bytes = layout.rows * layout.chunk_columns * np.dtype(np.float32).itemsize
+    return layout.rows * max(1, CHUNK_BYTES // shard_bytes), layout.chunk_columns
 
 
 def lazy_array(store: Gradients, chunks: tuple[int, int]) -> Any:

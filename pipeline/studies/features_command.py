@@ -19,7 +19,13 @@ console = Console()
 
 Stores = Annotated[list[Path], typer.Argument(help="Folders of feature stores.")]
 Store = Annotated[Path, typer.Argument(help="Folder of a feature store.")]
-Memory = Annotated[str, typer.Option("--memory", help="What this process may use.")]
+Memory = Annotated[
+    str,
+    typer.Option(
+        "--memory",
+        help="What the work may take, on top of about 300 MiB for Python and its libraries.",
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option("--address", help="A running Dask scheduler, such as tcp://host:8786."),
@@ -42,9 +48,9 @@ def stats(stores: Stores, memory: Memory = ENOUGH, address: Address = None) -> N
     names = ("store", "rows", "columns", "not finite", "zero columns", "least", "median", "largest")
     table = Table(*names, title="columns of Φ and their norms", title_justify="left")
     bad = 0
-    with out_of_core(_bytes(memory), address):
-        for path in stores:
-            store = FeatureStore.open(path)
+    opened = [FeatureStore.open(path) for path in stores]
+    with out_of_core(opened, _bytes(memory), address):
+        for path, store in zip(stores, opened, strict=True):
             found = column_stats(store)
             bad += (count := int(found.nonfinite.sum()))
             shown = np.quantile(found.norms, [0, 0.5, 1])
@@ -66,8 +72,9 @@ def drift(before: Store, after: Store, memory: Memory = ENOUGH, address: Address
     from pipeline.analyses.stored import out_of_core
     from pipeline.store import FeatureStore
 
-    with out_of_core(_bytes(memory), address):
-        found = measured(FeatureStore.open(before), FeatureStore.open(after))
+    pair = FeatureStore.open(before), FeatureStore.open(after)
+    with out_of_core(pair, _bytes(memory), address):
+        found = measured(*pair)
     console.print(f"‖Φ after − Φ before‖ / ‖Φ before‖  {found.relative:.4f}")
     console.print(f"mean cosine of a row with itself   {found.cosine:.4f}")
 
@@ -84,12 +91,13 @@ def spectrum(
 
     Example: `entk features spectrum runs/cache/features-1f… --rank 50`
     """
-    from pipeline.analyses.stored import out_of_core
+    from pipeline.analyses.stored import out_of_core, spectrum_vectors
     from pipeline.analyses.stored import spectrum as eigenvalues
     from pipeline.store import FeatureStore
 
-    with out_of_core(_bytes(memory), address):
-        found = eigenvalues(FeatureStore.open(store), rank, seed=seed)
+    opened = FeatureStore.open(store)
+    with out_of_core([opened], _bytes(memory), address, vectors=spectrum_vectors(rank)):
+        found = eigenvalues(opened, rank, seed=seed)
     table = Table("eigenvalue", "of the largest", title=f"K of {store.name}", title_justify="left")
     for value in found:
         table.add_row(f"{value:.6g}", f"{value / found[0]:.3g}")

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from pipeline.analyses.stored import (
-    CHUNK_BYTES,
     COPIES,
     column_stats,
     drift,
@@ -13,6 +12,7 @@ from pipeline.analyses.stored import (
     spectrum,
 )
 from pipeline.store import FeatureStore
+from pipeline.store.lazy import CHUNK_BYTES
 from pipeline.types import InputError
 
 pytest.importorskip("dask.array")
@@ -116,10 +116,11 @@ def test_a_rank_beyond_the_rows_is_refused(store):
         spectrum(store, 51)
 
 
-def test_threads_follow_from_the_memory_given():
+def test_threads_follow_from_the_memory_given(store):
     import dask
 
-    with out_of_core(COPIES * CHUNK_BYTES):
+    a_thread = COPIES * CHUNK_BYTES
+    with out_of_core([store], a_thread + 2**20):
         assert dask.config.get("num_workers") == 1
-    with pytest.raises(InputError, match="--memory"), out_of_core(1000):
+    with pytest.raises(InputError, match="--memory"), out_of_core([store], 1000):
         pass

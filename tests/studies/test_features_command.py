@@ -14,10 +14,14 @@ pytest.importorskip("dask.array")
 
 ROWS = 128
 
+IMPORTS = 300
+"""MiB of Python and its libraries, as ``--help`` says."""
+
 MEASURED = """
-import atexit, resource
-atexit.register(lambda: print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+import atexit
 from pipeline.cli import main
+from pipeline.distributed.worker import peak_resident_bytes
+atexit.register(lambda: print("PEAK", peak_resident_bytes()))
 main()
 """
 
@@ -74,16 +78,15 @@ def test_a_mistake_is_one_message_and_exit_code_2(entk, tmp_path, arguments, sai
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.xfail(reason="stats peaks at 1.17 GB, a quarter of the store is 1.02", strict=True)
 def test_memory_stays_far_below_the_size_of_the_store(tmp_path):
     n, p = 20 * ROWS, 400_000
     stored(tmp_path / "before", n, p)
     stored(tmp_path / "after", n, p, revision="b", seed=1)
-    size = 4 * n * p  # as float32, which the computation takes: 4.1 GB
+    assert 4 * n * p > 4e9  # as float32, which the computation takes
     for arguments in (
         ("stats", "before", "after"),
         ("drift", "before", "after"),
-        ("spectrum", "before", "--rank", "5"),
+        ("spectrum", "before", "--rank", "40"),
     ):
         done = subprocess.run(
             [sys.executable, "-c", MEASURED, "features", *arguments, "--memory", "400MiB"],
@@ -93,5 +96,5 @@ def test_memory_stays_far_below_the_size_of_the_store(tmp_path):
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        peak = 1024 * int(done.stdout.split("PEAK")[1])
-        assert peak < size / 4, arguments
+        peak = int(done.stdout.split("PEAK")[1])
+        assert peak < (400 + IMPORTS) * 2**20, arguments
