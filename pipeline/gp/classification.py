@@ -68,7 +68,7 @@ class LinearizedClassifier:
     def probabilities(
         self,
         inputs: Inputs,
-        rule: Rule = "monte_carlo",
+        rule: Rule = "probit",
         *,
         generator: torch.Generator | None = None,
         draws: int = DRAWS,

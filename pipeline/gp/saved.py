@@ -1,7 +1,7 @@
 """A fitted process in one folder, to predict elsewhere without its training data.
 
     FOLDER/
-      provenance.json         outputscale, noise, mean function, output, sketch
+      provenance.json         outputscale, noise, mean function, output, sketch, SHA-256 of tensors
       posterior.safetensors   the Gaussian over θ′, and the kept parameters
       network.safetensors     the network's weights; its architecture is the caller's
 
@@ -9,11 +9,14 @@ What is saved is the posterior of θ′: of a process in function space with one
 row, in parameter space with its p×p precision.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -25,8 +28,9 @@ from pipeline.gp.regression import LinearizedGP
 from pipeline.gp.weight_posterior import WeightPosterior, exact_weights
 from pipeline.types import InputError
 
-FORMAT = 1
+FORMAT = 2
 """Raised when files of older versions can no longer be read."""
+POSTERIOR, NETWORK = "posterior.safetensors", "network.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def save_gp(gp: LinearizedGP, folder: str | Path) -> None:
             raise InputError(f"a process on a {sketch.kind} sketch cannot be saved.")
         tensors["indices"] = sketch.indices
         tensors["column_weights"] = sketch.column_weights
+    files = {POSTERIOR: _apart(tensors), NETWORK: _apart(linearization.model.state_dict())}
     provenance = {
         "format": FORMAT,
         "name": gp.name,
@@ -63,11 +68,12 @@ def save_gp(gp: LinearizedGP, folder: str | Path) -> None:
         "output": linearization.output,
         "mean": linearization.mean,
         "seed": linearization.seed,
+        "sha256": {name: _sha256(content) for name, content in files.items()},
         **facts,
     }
     with new_artefact(Path(folder), provenance) as partial:
-        save_file(_apart(tensors), partial / "posterior.safetensors")
-        save_file(_apart(linearization.model.state_dict()), partial / "network.safetensors")
+        for name, content in files.items():
+            save_file(content, partial / name)
 
 
 def load_gp(folder: str | Path, model: nn.Module) -> LinearizedGP:
@@ -76,12 +82,12 @@ def load_gp(folder: str | Path, model: nn.Module) -> LinearizedGP:
     facts = open_artefact(folder)
     if facts.get("format") != FORMAT:
         raise InputError(f"{folder} has format {facts.get('format')}, this version reads {FORMAT}.")
-    state = load_file(folder / "network.safetensors")
+    state = _loaded(folder / NETWORK, facts)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{folder} is of another architecture: {error}") from None
-    tensors = load_file(folder / "posterior.safetensors")
+    tensors = _loaded(folder / POSTERIOR, facts)
     sketch = None
     if "indices" in tensors:
         sketch = SavedSketch(tensors["indices"], tensors["column_weights"])
@@ -96,6 +102,25 @@ def load_gp(folder: str | Path, model: nn.Module) -> LinearizedGP:
         converged=facts["converged"],
         name=facts["name"],
     )
+
+
+def _loaded(path: Path, facts: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors that were saved; any others are refused."""
+    try:
+        found = load_file(path)
+    except (SafetensorError, FileNotFoundError):
+        found = {}
+    if _sha256(found) != facts["sha256"][path.name]:
+        raise InputError(f"{path} is damaged. Save the process again.")
+    return found
+
+
+def _sha256(tensors: dict[str, Tensor]) -> str:
+    content = hashlib.sha256()
+    for name in sorted(tensors):
+        content.update(name.encode())
+        content.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
 
 
 def _posterior_tensors(posterior: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

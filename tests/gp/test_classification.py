@@ -78,7 +78,7 @@ def test_dirichlet_labels_have_the_published_moments():
 def test_dirichlet_regression_classifies(blobs):
     model, x, labels, x_test, labels_test = blobs
     classifier = dirichlet_classifier(Linearization(model), x, labels, outputscale=3.0)
-    q = classifier.probabilities(x_test, generator=generator())
+    q = classifier.probabilities(x_test, "monte_carlo", generator=generator())
     assert float((q.argmax(1) == labels_test).double().mean()) > 0.9
     assert nll(q, labels_test) < 0.5
 
@@ -99,7 +99,7 @@ def test_variational_inference_nears_the_map_and_its_evidence(blobs):
     # The bound lies below the evidence, and mean-field loses what correlations hold.
     assert fit.elbo < exact.log_marginal_likelihood() + 3 * fit.elbo_stderr
     assert fit.elbo > 2 * exact.log_marginal_likelihood()
-    q = classifier.probabilities(x_test, generator=generator(), allow_unconverged=True)
+    q = classifier.probabilities(x_test, allow_unconverged=True)
     wanted = class_probabilities(
         exact.mean(linearization.rows(x_test)).reshape(-1, 3), torch.zeros(24, 3, 3).double(), "map"
     )
@@ -115,7 +115,7 @@ def test_too_few_steps_are_said(blobs):
     assert not fit.converged
     classifier = LinearizedClassifier(Linearization(model), fit.posterior, fit.converged)
     with pytest.raises(NotConvergedError):
-        classifier.probabilities(x, generator=generator())
+        classifier.probabilities(x)
     classifier.probabilities(x, "map")
 
 
@@ -126,4 +126,6 @@ def test_classification_needs_all_outputs_and_fitting_labels(blobs):
     with pytest.raises(InputError, match="36 samples and 35 labels"):
         labelled_rows(Linearization(model), x, labels[:-1])
     with pytest.raises(InputError, match="Generator"):
-        LinearizedClassifier.of(Linearization(model), x, labels, outputscale=1.0).probabilities(x)
+        LinearizedClassifier.of(Linearization(model), x, labels, outputscale=1.0).probabilities(
+            x, "monte_carlo"
+        )

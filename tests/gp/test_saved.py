@@ -65,6 +65,17 @@ def test_another_architecture_is_refused(single, double, tmp_path):
         load_gp(tmp_path / "gp", elsewhere(double))
 
 
+@pytest.mark.parametrize("name", ["network", "posterior"])
+def test_one_changed_byte_is_refused(single, tmp_path, name):
+    save_gp(fitted(single), tmp_path / "gp")
+    path = tmp_path / "gp" / f"{name}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}.safetensors is damaged"):
+        load_gp(tmp_path / "gp", elsewhere(single))
+
+
 def test_predictions_enter_the_common_format(single, tmp_path):
     found = fitted(single).predict(single.x)
     ids = np.array([f"row {i}" for i in range(len(single.x))])
