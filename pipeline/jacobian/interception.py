@@ -23,6 +23,7 @@ from pipeline.jacobian.call import Call, Gradient, NotCoveredError, Rule, bind, 
 from pipeline.jacobian.checks import refuse_recomputation
 from pipeline.jacobian.folding import FoldedPass, PairFinder
 from pipeline.jacobian.plan import Piece
+from pipeline.jacobian.row_order import RowOrder
 from pipeline.jacobian.selection import Kept, Selection
 
 
@@ -97,6 +98,7 @@ class UseInterceptor(TorchFunctionMode):
         self._uses = 0
         self._tracked: dict[int, Tracked] = {}
         self._constants: dict[int, Tensor] = {id(b): b for b in model.buffers()}
+        self._rows = RowOrder(samples, lambda tensor: id(tensor) in self._constants)
         for name, parameter in model.named_parameters():
             self._constants[id(parameter)] = parameter
             if name in wanted:
@@ -112,6 +114,7 @@ class UseInterceptor(TorchFunctionMode):
             if result is not NotImplemented:
                 return result
         result = self._run(func, args, kwargs, tensors)
+        self._rows.note(func, args, kwargs, tensors, result)
         if self.finder is not None:
             self.finder.note(func, args, kwargs, tensors, result)
         return result
@@ -261,12 +264,12 @@ class UseInterceptor(TorchFunctionMode):
         parameter's.
         """
         self._uses += 1
-        found = [self._tracked[id(t)] for t in _tensors((*args, *kwargs.values()))
-                 if id(t) in self._tracked]  # fmt: skip
+        tensors = list(_tensors((*args, *kwargs.values())))
+        found = [self._tracked[id(t)] for t in tensors if id(t) in self._tracked]
         names = {name for tracked in found for name in tracked.names}
         rules = rules_of(target)
-        if rules is None:
-            self._decline(names, target)
+        if rules is None or not self._rows.is_kept(tensors):
+            self._decline(names, target, "" if rules is None else "rows chosen by an index")
             return run()
         arguments = bind(target, args, kwargs) if args else dict(kwargs)
         second = any(name in self._second for name in names)

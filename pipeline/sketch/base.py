@@ -106,14 +106,16 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def checked_size(size: int | None, available: int, what: str = "the network") -> int:
+def checked_size(
+    size: int | None, available: int, what: str = "the network", instead: str = "use kind 'full'"
+) -> int:
     """The number of columns to keep: ``size``, refused beyond ``available``, or the default."""
     if size is None:
         return min(DEFAULT_SIZE, available)
     if size > available:
         raise InputError(
             f"{size:,} parameters are asked for, but {what} has {available:,}. "
-            f"Ask for at most {available:,}, or use kind 'full'.",
+            f"Ask for at most {available:,}, or {instead}.",
             "sketch.size",
         )
     return size

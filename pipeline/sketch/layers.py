@@ -52,7 +52,7 @@ def build(options: LayersOptions, model: nn.Module) -> ElementSketch:
     positions = np.concatenate([np.arange(slot.start, slot.stop) for slot in chosen])
     available = len(positions)
     if options.size is not None:
-        size = checked_size(options.size, available, "the choice of layers")
+        size = checked_size(options.size, available, "the choice of layers", "leave it out")
         positions = positions[random_order(available, options.seed)[:size]]
     weight = (available / len(positions)) ** 0.5
     return ElementSketch(
@@ -79,8 +79,10 @@ def _named(slots: list[ParameterSlot], names: tuple[str, ...]) -> list[Parameter
         if not any(_within(slot, name) for slot in slots):
             known = {slot.name for slot in slots} | {slot.layer for slot in slots}
             close = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+            hint = f"Close names: {', '.join(close)}. " if close else ""
+            layers = ", ".join(layer for layer in layers_of(slots) if layer)
             raise InputError(
-                f"no layer or parameter is named {name!r}. Close names: {', '.join(close)}.",
+                f"no layer or parameter is named {name!r}. {hint}Layers are {layers}.",
                 "sketch.names",
             )
     return [slot for slot in slots if any(_within(slot, name) for name in names)]

@@ -45,4 +45,8 @@ def make_sketch(
 
 def build_sketch(options: Any, model: nn.Module) -> Any:
     """The sketch that a kind's validated options describe."""
+    if not isinstance(model, nn.Module) or not any(True for _ in model.parameters()):
+        raise InputError(
+            f"a sketch is of a network's parameters, and this {type(model).__name__} has none."
+        )
     return SKETCH_KINDS[options.kind][1](options, model)

@@ -55,6 +55,11 @@ def test_unknown_name_is_refused_with_close_ones():
         make_sketch("layers", net(), names=["bodi"])
 
 
+def test_a_name_like_no_other_is_refused_with_the_layers():
+    with pytest.raises(InputError, match=r"named '7'\. Layers are stem, body\.0, body\.1, head"):
+        make_sketch("layers", net(), names=["7"])
+
+
 def test_more_layers_than_there_are_are_refused():
     with pytest.raises(InputError, match=r"sketch\.last: 5 layers .* has 4"):
         make_sketch("layers", net(), last=5)

@@ -59,3 +59,9 @@ def test_tied_parameters_count_once():
     model.extra = nn.Linear(5, 3)
     model.extra.weight = model[2].weight
     assert make_sketch("full", model).total == 58 + 3
+
+
+@pytest.mark.parametrize("model", [nn.ReLU(), torch.zeros(3)])
+def test_what_has_no_parameters_is_refused(model: object) -> None:
+    with pytest.raises(InputError, match="of a network's parameters, and this"):
+        make_sketch("uniform", model)
