@@ -134,9 +134,15 @@ class FeatureExtractor:
         return scalars(logits, self._output, self._seed)
 
     def _assembled(self, columns: list[Columns]) -> Tensor:
-        finished = [each.finished() for each in columns]
-        vector = self._output != "all" and len(finished) == 1
-        return finished[0] if vector else torch.stack(finished, 1)
+        """(n, p), or (n, q, p); each scalar's columns are let go as soon as they are copied."""
+        if self._output != "all" and len(columns) == 1:
+            return columns[0].finished()
+        q, last = len(columns), columns.pop().finished()
+        phi = last.new_empty(len(last), q, last.shape[1])
+        phi[:, -1] = last
+        for j in reversed(range(q - 1)):
+            phi[:, j] = columns.pop().finished()
+        return phi
 
     def _add_fallback(self, columns: list[Columns], inputs: Inputs) -> None:
         if not self.fallback:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.jacobian import FeatureExtractor, rule
 from pipeline.jacobian.call import Call, Gradient
+from pipeline.jacobian.columns import Columns
 from pipeline.jacobian.selection import Selection
 from pipeline.sketch import make_sketch
 
@@ -76,3 +77,22 @@ def test_a_rule_that_reads_its_input_too_late_says_what_to_do() -> None:
     model = nn.Sequential(nn.Linear(3, 4), Late(), nn.Linear(4, 2)).double()
     with pytest.raises(RuntimeError, match=r"call\.save"):
         FeatureExtractor(model, kept_share(model, 1.0))(torch.randn(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_each_outputs_columns_are_freed_as_they_are_put_together(
+    convnet: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[weakref.ref[Columns]] = []
+    alive = []
+    finish = Columns.finished
+
+    def finished(self: Columns) -> Tensor:
+        seen.append(weakref.ref(self))
+        alive.append(sum(ref() is not None for ref in seen))
+        return finish(self)
+
+    monkeypatch.setattr(Columns, "finished", finished)
+    FeatureExtractor(convnet, output="all")(images)
+    assert len(alive) == 3
+    assert max(alive) <= 2
