@@ -78,6 +78,7 @@ def table(config: Path, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
         "seeds": list(seeds),
         "methods": {name: over_seeds(name, runs) for name in methods},
         "grids": {name: grid(folders[0], name) for name in TRAINED if name in methods},
+        "gcv_misses_by": {seed: gcv_error(run) for seed, run in zip(seeds, folders, strict=True)},
         "seconds": {seed: seconds(run) for seed, run in zip(seeds, folders, strict=True)},
     }
     columns = folders[0] / "columns" / "columns.json"
@@ -108,6 +109,21 @@ def grid(run: Path, method: str) -> list[dict[str, Any]]:
         "grid"
     ]
     return points
+
+
+def gcv_error(run: Path) -> dict[str, float]:
+    """By how much GCV misses the squared error of a split, relative, at worst along the ridges."""
+    path = json.loads((run / "fit" / "entk" / "fit.json").read_text())["ridge_path"]
+    predicted = {point["ridge"]: point["gcv"] for point in path}
+    curve = json.loads((run / "curves" / "entk" / "curves.json").read_text())["ridge_curve"]
+    return {
+        split: max(
+            abs(predicted[ridge] / risk - 1)
+            for ridge, risk in zip(curve["ridges"], risks, strict=True)
+            if ridge in predicted
+        )
+        for split, risks in curve["risks"].items()
+    }
 
 
 def seconds(run: Path) -> dict[str, float]:

@@ -31,10 +31,10 @@ class Moments:
         return cls(torch.zeros(p, p, dtype=torch.float64), torch.zeros(p, t, dtype=torch.float64))
 
     def add(self, phi: Float[Tensor, "b p"], targets: Float[Tensor, "b t"]) -> None:
-        """Some rows more; a block's products are float32, as the features are."""
-        phi = phi.float()
-        self.inner += phi.T @ phi
-        self.cross += phi.T @ targets.float()
+        """Some rows more. Products are float64: float32's rounding would hide ridges below 1e-5."""
+        phi = phi.double()
+        self.inner.addmm_(phi.T, phi)
+        self.cross.addmm_(phi.T, targets.double())
         self.rows += len(phi)
 
     def mean_diagonal(self) -> float:
@@ -52,7 +52,7 @@ class Moments:
             factor, failed = torch.linalg.cholesky_ex(shifted)
             if int(failed):
                 raise InputError(
-                    f"ridge {ridge:g} is lost in the rounding of {self.rows} float32 rows. "
+                    f"ridge {ridge:g} is lost in the rounding of {self.rows} rows. "
                     "Use a larger one.",
                     "ridges",
                 )

@@ -80,7 +80,8 @@ def run(options: FullDataOptions, work: Work) -> Findings:
             makers[f"{state}_{width}_{seed}"] = partial(case.kernel_rows, state, width, seed)
     found = work.cells(makers, axes=AXES)
     table = [row for rows in found.values() for row in rows]
-    return Findings(table, [_plot(options, case.fitted, table)], [case.memory_note()])
+    notes = [case.memory_note(), *_at_an_end(options, table)]
+    return Findings(table, [_plot(options, case.fitted, table)], notes)
 
 
 class _Case:
@@ -249,6 +250,13 @@ def _accuracies(
     parts = [batch.start + batch.phi @ theta.float() for batch in batches]
     scores = torch.cat(parts).chunk(len(TARGETS), dim=1)
     return [float((s.argmax(dim=1) == samples.labels).double().mean()) for s in scores]
+
+
+def _at_an_end(options: FullDataOptions, table: list[dict[str, Any]]) -> list[str]:
+    """What the reader must know where the best ridge may lie outside of those tried."""
+    ends = {options.ridges[0], options.ridges[-1]}
+    rows = [f"{row['method']} at width {row['width']}" for row in table if row["ridge"] in ends]
+    return [f"the best ridge lies at an end of those tried for {'; '.join(rows)}"] if rows else []
 
 
 def _plot(options: FullDataOptions, fitted: int, table: list[dict[str, Any]]) -> Plot:

@@ -38,6 +38,10 @@ def runs(tmp_path):
         ]
         write(run, "fit/finetune/fit.json", {"selected": chosen, "grid": points})
         write(run, "fit/scratch/fit.json", {"selected": None, "grid": []})
+        path = [{"ridge": 0.1, "gcv": 0.5}, {"ridge": 1.0, "gcv": 0.8}]
+        write(run, "fit/entk/fit.json", {"ridge_path": path})
+        curve = {"ridges": [0.1, 0.5, 1.0], "risks": {"id_test": [0.4, 0.6, 1.0]}}
+        write(run, "curves/entk/curves.json", {"ridge_curve": curve})
         write(run, "timing.json", {"finetune": {"seconds": 12.5, "epoch": 3}})
     return tmp_path
 
@@ -51,6 +55,7 @@ def test_mean_and_deviation_are_over_the_seeds(seeds, runs):
     assert len(found["grids"]["finetune"]) == 2
     assert found["seconds"][1] == {"finetune": 12.5}
     assert found["methods"]["scratch"]["splits"] == {}
+    assert found["gcv_misses_by"][1]["id_test"] == pytest.approx(0.25)
 
 
 def test_one_seed_has_no_deviation(seeds, runs):

@@ -72,3 +72,21 @@ def test_ridge_of_the_sums_is_that_of_the_kernel():
     shifted = K + 0.3 * K.diagonal().mean() * torch.eye(20, dtype=torch.float64)
     expected = K @ torch.linalg.solve(shifted, Y.double())
     torch.testing.assert_close(phi.double() @ theta, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_ridge_far_below_float32_s_rounding_is_solved():
+    generator = torch.Generator().manual_seed(0)
+    # Large common direction, as gradients have; the last column repeats the first.
+    phi = torch.randn(4_000, 6, generator=generator) + 30
+    phi[:, 5] = phi[:, 0]
+    Y = torch.randn(4_000, 2, generator=generator)
+    sums = Moments.empty(6, 2)
+    for part in range(0, 4_000, 100):
+        sums.add(phi[part : part + 100], Y[part : part + 100])
+    [theta] = sums.solve([1e-6])
+    exact = phi.double()
+    ridge = 1e-6 * float(exact.square().sum()) / 4_000
+    wanted = torch.linalg.solve(
+        exact.T @ exact + ridge * torch.eye(6, dtype=torch.float64), exact.T @ Y.double()
+    )
+    torch.testing.assert_close(exact @ theta, exact @ wanted, rtol=1e-6, atol=1e-6)
