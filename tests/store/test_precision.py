@@ -29,3 +29,19 @@ def test_scaling_before_rounding_saves_small_gradients():
     scale = power_of_two_scale(phi)
     stored = to_stored(phi, "float16", scale, ["a"])
     torch.testing.assert_close(torch.from_numpy(stored).float() / scale, phi, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_is_found_and_named(dtype, value):
+    phi = torch.ones(40, 7)
+    phi[33, 5] = value
+    with pytest.raises(NonFiniteFeatureError, match=r"'33' in column 5 is"):
+        to_stored(phi, dtype, 1.0, [str(i) for i in range(40)])
+
+
+def test_what_rounds_to_the_largest_number_is_stored_and_what_overflows_is_refused():
+    phi = torch.tensor([[65519.0, -65519.0]])
+    assert to_stored(phi, "float16", 1.0, ["a"]).tolist() == [[65504.0, -65504.0]]
+    with pytest.raises(NonFiniteFeatureError, match="overflows float16"):
+        to_stored(phi + 2, "float16", 1.0, ["a"])
