@@ -3,12 +3,10 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from pipeline.config import apply_overrides, expand_environment, read_yaml, validated
 from pipeline.log import configure_logging
@@ -33,8 +31,6 @@ Out = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
-LONGEST_TABLE = 60
-"""Rows printed; analysis.json holds all."""
 CHATTY = ("pipeline.solvers", "pipeline.jacobian")
 """Rooms that a study calls hundreds of times; what they log is for ``--verbose``."""
 
@@ -45,6 +41,7 @@ def _command(name: str) -> Callable[..., None]:
     ) -> None:
         from pipeline.progress import progress_bars
         from pipeline.runs import RunFolder
+        from pipeline.studies.findings_table import TABLE, print_table
         from pipeline.studies.study import run_study, study_of
 
         configure_logging(verbose=verbose)
@@ -57,10 +54,10 @@ def _command(name: str) -> Callable[..., None]:
         folder = RunFolder(out or Path("runs/analyses") / options.name)
         with progress_bars() as progress:
             result = run_study(study, options, folder, progress)
-        console.print(findings_table(result))
+        print_table(console, result)
         for note in result["notes"]:
             console.print(f"- {note}")
-        console.print(f"Figures: {folder.path / 'figures'}")
+        console.print(f"Figures: {folder.path / 'figures'}; table: {folder.path / TABLE}")
 
     command.__doc__ = (
         f"{STUDIES[name]}\n\n"
@@ -111,22 +108,3 @@ def query(
     for name, predicted in zip(found.ids, found.predicted, strict=True):
         console.print(f"{name}  (so far: {names[predicted]})", highlight=False)
     console.print(f"{found.answered} answers read; {len(found.ids)} questions in {out}")
-
-
-def findings_table(result: dict[str, Any]) -> Table:
-    """The study's table for the terminal, its head where it is long."""
-    rows = result["table"]
-    table = Table(title=result["study"], title_justify="left", box=SIMPLE_HEAD)
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows[:LONGEST_TABLE]:
-        table.add_row(*(_shown(value) for value in row.values()))
-    if len(rows) > LONGEST_TABLE:
-        table.caption = f"{LONGEST_TABLE} of {len(rows)} rows; all are in analysis.json"
-    return table
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,7 @@ runs/analyses/NAME/
   config.yaml  versions.json    the resolved config; it runs again as it is
   cells/CELL.json               finished parts, each with what it was made from
   checkpoints/CELL              what a long part has so far
-  analysis.json                 table, notes and plots
+  analysis.json  table.csv      table, notes and plots
   figures/PLOT.svg  .png
 ```
 """
@@ -29,6 +29,7 @@ from pipeline.report.build import write_figures
 from pipeline.report.plots import Plot, draw
 from pipeline.runs import RunFolder
 from pipeline.stages.job import Progress
+from pipeline.studies.findings_table import write_table
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,7 @@ def run_study(
             "plots": [asdict(plot) for plot in found.plots],
         }
         write_json(folder.path / ANALYSIS, result)
+        write_table(folder.path, found.table)
         redraw(folder.path)
     return result
 
