@@ -11,20 +11,17 @@ from pipeline.distributed.executor import (
     MakeWorker,
     Outcome,
     RetryListener,
-    WorkerFailedError,
 )
 from pipeline.distributed.queue import BlockQueue
 from pipeline.distributed.ray_metrics import BlockMetrics
 from pipeline.distributed.ray_worker import BESIDE, Done, Failed, Refused, said_shortly
+from pipeline.distributed.starts import Starts
 from pipeline.log import Listener
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 """How often the loop looks at the clock while nothing happens."""
-
-MOST_FAILED_STARTS = 3
-"""Starts of workers that may fail one after another before the run gives up."""
 
 LAST_RESULT_SECONDS = 5.0
 """Wait for the answer of a worker that is gone: its last results may still be on their way."""
@@ -76,7 +73,7 @@ class RayRun:
         self._busy_since: dict[int, float] = {}
         self._ready: set[int] = set()
         self._warned = False
-        self._failed_starts = 0
+        self._starts = Starts()
         self._workers_lost = 0
         self._busy_seconds = 0.0
 
@@ -97,6 +94,8 @@ class RayRun:
                 first_ready = time.perf_counter()
             self._warn_of_waiting(time.perf_counter() - started)
             self._replace_hanging(on_done)
+            for worker in self._starts.rested():
+                self._prepare(worker)
             self._hand_out()
             self._report_queue()
         ready = first_ready if first_ready is not None else time.perf_counter()
@@ -140,11 +139,11 @@ class RayRun:
             return
         try:
             result = ray.get(ref)
-        except ray.exceptions.RayActorError as error:
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             self._replace(call.worker, said_shortly(error), on_done)
             return
         except ray.exceptions.RayError as error:
-            # Ray could not carry the call: arguments or result do not travel, node out of memory.
+            # Ray could not carry the call: arguments or result do not travel.
             result = Failed(said_shortly(error), str(error))
         del self._calls[ref]
         if isinstance(result, Refused):
@@ -157,11 +156,10 @@ class RayRun:
     def _prepared(self, worker: int, result: Failed | None) -> None:
         if result is None:
             self._ready.add(worker)
-            self._failed_starts = 0
+            self._starts.succeeded(worker)
             return
         logger.debug("worker %d could not start:\n%s", worker, result.traceback)
-        self._start_failed(result.cause)
-        self._prepare(worker)
+        self._start_failed(worker, result.cause)
 
     def _computed(self, worker: int, block: int, result: Done | Failed, on_done: Listener) -> None:
         self._busy_since[worker] = time.perf_counter()
@@ -186,9 +184,10 @@ class RayRun:
         running = self._queue.lost(worker)
         if running is not None:
             self._attempts.failed(running, f"its worker died: {cause}")
-        elif not was_ready:
-            self._start_failed(cause)
-        self._prepare(worker)
+        if was_ready:
+            self._prepare(worker)
+        else:
+            self._start_failed(worker, cause)
 
     def _collect_last_results(self, worker: int, on_done: Listener) -> None:
         """Blocks that a lost worker had finished before it died are done, not lost."""
@@ -205,10 +204,12 @@ class RayRun:
             if isinstance(result, Done):
                 self._computed(worker, call.block, result, on_done)
 
-    def _start_failed(self, cause: str) -> None:
-        self._failed_starts += 1
-        if self._failed_starts >= MOST_FAILED_STARTS:
-            raise WorkerFailedError(self._failed_starts, cause)
+    def _start_failed(self, worker: int, cause: str) -> None:
+        starting = {call.worker for call in self._calls.values() if call.block is None}
+        if self._starts.failed(worker, cause, others=bool((self._ready | starting) - {worker})):
+            self._prepare(worker)
+        else:
+            self._pool.discard(worker)
 
     def _replace_hanging(self, on_done: Listener) -> None:
         if self._block_timeout is None:

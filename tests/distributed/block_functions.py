@@ -140,6 +140,22 @@ def write_slowly(spec: Spec) -> Callable[[int], BlockDone]:
     return block_function
 
 
+def slow_in_one_worker(spec: Spec) -> Callable[[int], BlockDone]:
+    """Products that take a worker, the first to come, twenty times as long as the others."""
+    write = write_products(spec)
+    try:
+        (Path(spec.folder) / "slow").touch(exist_ok=False)
+        seconds = 1.0
+    except FileExistsError:
+        seconds = 0.05
+
+    def block_function(block: int) -> BlockDone:
+        time.sleep(seconds)
+        return write(block)
+
+    return block_function
+
+
 def sleep_long(spec: Spec) -> Callable[[int], BlockDone]:
     """Blocks that note their process and then take minutes: for tests that kill the driver."""
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ from block_functions import (
     die_once,
     hang_once,
     poisoned,
+    slow_in_one_worker,
     write_products,
 )
 
@@ -32,6 +34,22 @@ def test_a_worker_killed_in_a_block_costs_only_its_unfinished_blocks(ray_executo
     # The killed block begins once more and then writes; a dying worker may lose one last answer.
     assert spec.attempts(3) in (3, 4)
     assert sum(spec.attempts(block) for block in range(8) if block != 3) <= 8
+
+
+def test_a_worker_that_ray_kills_for_its_memory_is_replaced(ray_executor, spec, monkeypatch):
+    import ray
+
+    get = ray.get
+
+    def get_as_the_memory_monitor_has_it(*arguments, **options):
+        try:
+            return get(*arguments, **options)
+        except ray.exceptions.RayActorError as error:
+            raise ray.exceptions.OutOfMemoryError(str(error)) from None
+
+    monkeypatch.setattr(ray, "get", get_as_the_memory_monitor_has_it)
+    outcome = ray_executor.run(die_once, spec, range(8), lambda _: None)
+    assert (outcome.workers_lost, outcome.retries) == (1, 1)
 
 
 def test_results_after_a_killed_worker_equal_the_undisturbed(ray_executor, spec, tmp_path_factory):
@@ -54,6 +72,13 @@ def test_a_hanging_block_is_repeated_on_a_new_worker(free_cluster, spec):
         outcome = executor.run(hang_once, spec, range(5), lambda _: None)
     assert (outcome.workers_lost, outcome.retries) == (1, 1)
     assert spec.attempts(3) == 3  # begun and hung; begun again, which writes
+
+
+def test_a_slow_worker_gets_fewer_blocks_and_does_not_set_the_pace(ray_executor, spec):
+    outcome = ray_executor.run(slow_in_one_worker, spec, range(24), lambda _: None)
+    pids = Counter(name.name.rpartition("-")[2] for name in Path(spec.folder).glob("begun-*"))
+    assert min(pids.values()) <= 4
+    assert outcome.work_seconds < 6  # halves would take twelve seconds
 
 
 def test_a_second_run_finds_the_workers_warm(ray_executor, spec):
