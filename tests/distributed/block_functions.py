@@ -140,14 +140,14 @@ def write_slowly(spec: Spec) -> Callable[[int], BlockDone]:
     return block_function
 
 
-def slow_in_one_worker(spec: Spec) -> Callable[[int], BlockDone]:
-    """Products that take a worker, the first to come, twenty times as long as the others."""
+def slow_in_one_of_two(spec: Spec) -> Callable[[int], BlockDone]:
+    """Products that take one worker twenty times as long as the other; both begin together."""
     write = write_products(spec)
-    try:
-        (Path(spec.folder) / "slow").touch(exist_ok=False)
-        seconds = 1.0
-    except FileExistsError:
-        seconds = 0.05
+    own = Path(spec.folder) / f"came-{os.getpid()}"
+    own.touch()
+    while len(came := sorted(own.parent.glob("came-*"))) < 2:
+        time.sleep(0.01)
+    seconds = 1.0 if own == came[0] else 0.05
 
     def block_function(block: int) -> BlockDone:
         time.sleep(seconds)

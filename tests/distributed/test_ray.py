@@ -16,7 +16,7 @@ from block_functions import (
     die_once,
     hang_once,
     poisoned,
-    slow_in_one_worker,
+    slow_in_one_of_two,
     write_products,
 )
 
@@ -75,7 +75,7 @@ def test_a_hanging_block_is_repeated_on_a_new_worker(free_cluster, spec):
 
 
 def test_a_slow_worker_gets_fewer_blocks_and_does_not_set_the_pace(ray_executor, spec):
-    outcome = ray_executor.run(slow_in_one_worker, spec, range(24), lambda _: None)
+    outcome = ray_executor.run(slow_in_one_of_two, spec, range(24), lambda _: None)
     pids = Counter(name.name.rpartition("-")[2] for name in Path(spec.folder).glob("begun-*"))
     assert min(pids.values()) <= 4
     assert outcome.work_seconds < 6  # halves would take twelve seconds
