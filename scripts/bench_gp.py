@@ -1,4 +1,4 @@
-"""A Gaussian process of a linearized network over n, by four roads.
+"""A Gaussian process of a linearized network over n, by several roads.
 
     python scripts/bench_gp.py [--sizes 125 250 500] [--widths 200 2000 200] [--device cpu|cuda]
                                [--repeats 1] [--roads implicit_function …]
@@ -6,15 +6,17 @@
 
 The network of Maddox et al. 2019, figure 4 (5-200-2000-200-1, about 800,000 parameters, float32).
 Each road gives the log marginal likelihood, and means and variances at ``--tests`` points: explicit
-features in function space, products with J in function and in parameter space, and GPyTorch on the
-explicitly stacked Jacobian. The last line is JSON: seconds by road and size, the slope of the
-log-log curve, and how far the implicit answers are from the explicit ones. ``--hidden`` adds the
-curve over parameters at the first size, by products in function space, for networks 5-200-H-200-1.
+features in function space, products with J in function and in parameter space, GPyTorch on the
+explicitly stacked Jacobian, and laplace-torch where it is installed. The last line is JSON:
+seconds by road and size, the slope of the log-log curve, and how far the other roads' variances
+are from those of explicit features, whose products are float64. ``--hidden`` adds the curve over
+parameters at the first size, by products in function space, for networks 5-200-H-200-1.
 On a machine that does other work, too, ``--clock cpu`` counts the process's own seconds; with one
 thread they are what an idle core would take.
 """
 
 import argparse
+import importlib.util
 import itertools
 import json
 import math
@@ -37,6 +39,10 @@ from pipeline.gp.implicit import ImplicitOptions
 INPUTS = 5
 RELATIVE_NOISE = 1e-2
 """σ²/s over n k(x, x), about the largest eigenvalue: float32 products can solve that."""
+
+
+LAPLACE_BATCH = 125
+"""Samples whose Jacobians laplace-torch makes at a time."""
 
 
 @dataclass(frozen=True)
@@ -204,12 +210,33 @@ def gpytorch_explicit(problem: Problem) -> Answer:
         return Answer(evidence.item(), found.mean, found.variance)
 
 
+def laplace_torch(problem: Problem) -> Answer:
+    """laplace-torch's functional form; around the network's own outputs, so with another mean."""
+    from laplace import FunctionalLaplace
+    from torch.utils.data import DataLoader, TensorDataset
+
+    x, y = problem.x, problem.y[:, None]
+    found = FunctionalLaplace(
+        problem.linearization.model,
+        "regression",
+        n_subset=len(x),
+        prior_precision=1 / problem.outputscale,
+        sigma_noise=math.sqrt(problem.noise),
+    )
+    found.fit(DataLoader(TensorDataset(x, y), batch_size=LAPLACE_BATCH))
+    evidence = found.log_marginal_likelihood()
+    mean, variance = found(problem.x_test, pred_type="gp")[:2]
+    return Answer(float(evidence), mean[:, 0].detach(), variance.flatten().detach())
+
+
 ROADS: dict[str, Callable[[Problem], Answer]] = {
     "explicit_function": lambda problem: problem.fitted(space="function"),
     "implicit_function": lambda problem: implicit(problem, "function"),
     "implicit_parameter": lambda problem: implicit(problem, "parameter"),
     "gpytorch_explicit": gpytorch_explicit,
 }
+if importlib.util.find_spec("laplace"):
+    ROADS["laplace_torch"] = laplace_torch
 
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
