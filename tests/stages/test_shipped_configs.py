@@ -18,7 +18,10 @@ from pipeline.stages.job import Silence
 from pipeline.stages.run import run_job
 from pipeline.types import InputError
 
-JOBS = ("quickstart", "cifar100_superclasses", "tiny_imagenet_superclasses", "living17")
+JOBS = (
+    "quickstart", "cifar100_superclasses", "cifar100_resnet56", "cifar100_resnet20_20000",
+    "cifar100_resnet56_20000", "tiny_imagenet_superclasses", "living17",
+)  # fmt: skip
 ONE_PROCESS = "executor={kind: local, workers: 1, threads: 1}"
 SEEN = "it has seen the target labels"
 
