@@ -134,10 +134,20 @@ def new_actor(
         num_gpus=gpus,
         max_restarts=0,
         max_task_retries=0,
-        scheduling_strategy="SPREAD",
+        scheduling_strategy=_strategy(gpus),
         runtime_env={"env_vars": environment},
     )
     return actor_class.remote(f"worker-{index:03d}", threads, log_folder)
+
+
+def _strategy(gpus: float) -> str:
+    """Over all nodes; in a mixed cluster, without a GPU of one's own, away from those of others.
+
+    Ray's default keeps from nodes with GPUs while others have room, which its SPREAD does not.
+    """
+    import ray
+
+    return "DEFAULT" if gpus == 0 and ray.cluster_resources().get("GPU", 0) > 0 else "SPREAD"
 
 
 def refused(error: InputError) -> Refused:

@@ -156,6 +156,22 @@ def slow_in_one_of_two(spec: Spec) -> Callable[[int], BlockDone]:
     return block_function
 
 
+def note_the_node(spec: Spec) -> Callable[[int], BlockDone]:
+    """Blocks of a worker that notes where it is."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    (Path(spec.folder) / f"{node}-{os.getpid()}").touch()
+    return done
+
+
+def load_the_node(spec: Spec) -> Callable[[str], str]:
+    """A loader that says where it is."""
+    import ray
+
+    return lambda request: ray.get_runtime_context().get_node_id()
+
+
 def sleep_long(spec: Spec) -> Callable[[int], BlockDone]:
     """Blocks that note their process and then take minutes: for tests that kill the driver."""
 
