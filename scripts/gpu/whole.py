@@ -2,7 +2,8 @@
 
 Features stay in device memory as 16 bits; where Zarr is installed they are written to a store
 behind the computation. The selection is the job's own: 10 % held out, the path by Lanczos with
-Nesterov's stopping times, a refit on all rows.
+Nesterov's stopping times, a refit on all rows. Beside each stage stands what the planner says of
+it at this device's rates; the features' time is that of one batch, times the batches.
 """
 
 import importlib.util
@@ -17,10 +18,13 @@ import torch
 from torch import Tensor
 
 from gpu.measure import stage
+from gpu.planned import best_seconds, compared, planned
 from pipeline.gram import gram_blocks
 from pipeline.jacobian import FeatureExtractor
+from pipeline.jacobian.costs import shape_costs
 from pipeline.models.head import with_head
 from pipeline.models.resnet import ResNetOptions, build
+from pipeline.planner.roads import KernelProblem
 from pipeline.sketch import make_sketch
 from pipeline.solvers.cg import cg
 from pipeline.solvers.operator import DenseKernel
@@ -29,6 +33,8 @@ from pipeline.solvers.select import accuracy
 from pipeline.solvers.solve import default_deflation
 from pipeline.solvers.targets import class_targets
 from pipeline.store import FeatureStore, power_of_two_scale
+
+FLOAT32 = 4
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,19 @@ def rows(device: str, quick: bool) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     with stage(found, "images", device, n=sizes.train + sizes.evaluated):
         labels, images = synthetic(sizes, device)
-    with stage(found, "features", device, p=sizes.p):
-        phi, scale, weights = features(images, sizes, device)
-    seconds = found[-1]["seconds"]
-    found[-1]["samples_per_second"] = len(images) / seconds
     n = sizes.train
+    of = Extraction(images, sizes, device)
+    one = best_seconds(lambda: of(slice(0, sizes.batch)), device)
+    with stage(found, "features", device, p=sizes.p):
+        phi, scale = features(of, len(images), sizes, device)
+    found[-1]["samples_per_second"] = len(images) / found[-1]["seconds"]
+    plan = planned(problem_of(sizes), phi.nbytes, device)
+    plan["features"] = {
+        "planned_seconds": one * len(images) / sizes.batch,
+        "planned_GiB": (images.nbytes + phi.nbytes + of.batch_bytes) / 2**30,
+    }
     with stage(found, "kernel", device, n=n):
-        blocks = gram_blocks(phi[:n], {"test": phi[n:]}, weights=weights / scale, device=device)
+        blocks = gram_blocks(phi[:n], {"test": phi[n:]}, weights=of.weights / scale, device=device)
     del phi
     K, K_test = (torch.as_tensor(blocks[name]) for name in ("train", "test"))
     with stage(found, "path and refit", device):
@@ -65,6 +77,7 @@ def rows(device: str, quick: bool) -> list[dict[str, Any]]:
     with stage(found, "predictions", device):
         scores = (K_test.double() @ alpha).cpu() + mean
     share = float((scores.argmax(1).numpy() == labels[n:]).mean())
+    compared(found, plan)
     total = sum(row["seconds"] for row in found)
     found.append({"what": "whole job", "seconds": total, "accuracy": share})
     found[-1]["ok"] = bool(torch.isfinite(scores).all()) and share > 2 / sizes.classes
@@ -86,25 +99,54 @@ def synthetic(sizes: Sizes, device: str) -> tuple[np.ndarray, Tensor]:
     return labels.numpy(), images
 
 
-def features(images: Tensor, sizes: Sizes, device: str) -> tuple[Tensor, float, np.ndarray]:
-    """float16 features on the device, their scale, and the sketch's column weights."""
-    network = with_head(build(ResNetOptions(depth=sizes.depth)), "random", 1, 0).module
-    network = network.to(device).to(memory_format=torch.channels_last)
-    sketch = make_sketch("uniform", network, size=sizes.p)
-    extract = FeatureExtractor(network, sketch, compute_dtype="bfloat16")
+class Extraction:
+    """float32 features of rows of the images, in bfloat16 arithmetic on the device."""
 
-    def of(rows: slice) -> Tensor:
-        batch = images[rows].float().div_(127.5).sub_(1)
-        return extract(batch.contiguous(memory_format=torch.channels_last)).phi.float()
+    def __init__(self, images: Tensor, sizes: Sizes, device: str) -> None:
+        network = with_head(build(ResNetOptions(depth=sizes.depth)), "random", 1, 0).module
+        network = network.to(device).to(memory_format=torch.channels_last)
+        sketch = make_sketch("uniform", network, size=sizes.p)
+        self._images = images
+        self._extract = FeatureExtractor(network, sketch, compute_dtype="bfloat16")
+        self.weights: np.ndarray = sketch.column_weights.numpy()
+        costs = shape_costs(network, self._batch(slice(0, 2)))
+        self.batch_bytes = sizes.batch * (costs.bytes + FLOAT32 * sizes.p)
 
+    def __call__(self, rows: slice) -> Tensor:
+        return self._extract(self._batch(rows)).phi.float()
+
+    def _batch(self, rows: slice) -> Tensor:
+        batch = self._images[rows].float().div_(127.5).sub_(1)
+        return batch.contiguous(memory_format=torch.channels_last)
+
+
+def features(of: Extraction, n: int, sizes: Sizes, device: str) -> tuple[Tensor, float]:
+    """float16 features on the device, and their scale."""
     scale = power_of_two_scale(of(slice(0, sizes.batch)))
-    phi = torch.empty((len(images), sizes.p), dtype=torch.float16, device=device)
+    phi = torch.empty((n, sizes.p), dtype=torch.float16, device=device)
     with tempfile.TemporaryDirectory() as folder, Behind(Path(folder), phi, scale) as store:
-        for start in range(0, len(images), sizes.batch):
-            rows = slice(start, min(start + sizes.batch, len(images)))
+        for start in range(0, n, sizes.batch):
+            rows = slice(start, min(start + sizes.batch, n))
             phi[rows] = of(rows) * scale
             store.offer(rows.stop)
-    return phi, scale, sketch.column_weights.numpy()
+    return phi, scale
+
+
+def problem_of(sizes: Sizes) -> KernelProblem:
+    """The job's kernel as the planner sees it; a tenth of the training rows is held out."""
+    return KernelProblem(
+        n=sizes.train,
+        m=sizes.evaluated,
+        val=sizes.train // 10,
+        largest=sizes.evaluated,
+        fitted=sizes.train,
+        p=sizes.p,
+        k=sizes.classes,
+        itemsize=2,
+        workers=1,
+        process_bytes=2**60,
+        disk_bytes=None,
+    )
 
 
 class Behind:
