@@ -112,6 +112,11 @@ def _named(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+def _uniform_unless_named(sketch: Any) -> Any:
+    """A sketch's options with the kind that is meant where none is given."""
+    return {"kind": "uniform", **sketch} if isinstance(sketch, dict) else sketch
+
+
 def _distinct(baselines: tuple[Any, ...]) -> tuple[Any, ...]:
     """The baselines, unless two are of one kind: a kind has one place in a run's folder."""
     kinds = [options.kind for options in baselines]
@@ -137,7 +142,10 @@ if TYPE_CHECKING:
 else:
     ModelOptions = _one_of([options for options, _ in MODELS.values()])
     BenchmarkOptions = _one_of([options for options, _ in BENCHMARKS.values()])
-    SketchOptions = _one_of([options for options, _ in SKETCH_KINDS.values()])
+    SketchOptions = Annotated[
+        _one_of([options for options, _ in SKETCH_KINDS.values()]),
+        BeforeValidator(_uniform_unless_named),
+    ]
     BaselineOptions = Annotated[
         _one_of([*PROBES.values(), *TRAINED.values()]), BeforeValidator(_named)
     ]

@@ -36,6 +36,8 @@ class JobFacts:
     """Working memory of one sample in a batch beside its feature row, in bytes."""
     input_bytes: int
     """One decoded and preprocessed sample, in bytes."""
+    library_bytes: int = 0
+    """What a worker holds of a library that only this backbone needs, in bytes."""
     selection: str = "val"
     """The split on which the choice is made."""
     refit: str | None = None

@@ -4,6 +4,7 @@ from rich.table import Table
 
 from pipeline.data.batches import input_bytes, largest_batch
 from pipeline.distributed.cluster import cluster_address, cluster_resources
+from pipeline.models.transformers import LIBRARY_BYTES
 from pipeline.planner import JobFacts, Machine, Plan, read_machine
 from pipeline.planner import make_plan as planned
 from pipeline.planner.describe import ROAD_COLUMNS, plan_rows, road_rows
@@ -68,6 +69,7 @@ def job_facts(job: Job, instrument: Instrument) -> JobFacts:
         flops_per_sample=costs.flops,
         bytes_per_sample=costs.bytes,
         input_bytes=input_bytes(samples),
+        library_bytes=LIBRARY_BYTES if config.model.kind == "transformers" else 0,
         selection=config.selection,
         refit=config.selection if config.refit else None,
         prefixes=len(config.kernel.sizes),

@@ -128,3 +128,9 @@ def test_a_cpu_asked_for_on_a_gpu_machine_leaves_the_gpus_alone(facts, gpu_node)
 def test_memory_of_a_worker_grows_with_batch_and_columns(facts):
     assert worker_bytes(facts, 64, "cpu") < worker_bytes(facts, 128, "cpu")
     assert worker_bytes(facts, 64, "cpu") < worker_bytes(replace(facts, p=200_000), 64, "cpu")
+
+
+def test_a_library_that_only_the_backbone_needs_is_counted_once_a_worker(facts):
+    library = replace(facts, library_bytes=10**8)
+    for device in ("cpu", "cuda"):
+        assert worker_bytes(library, 8, device) == worker_bytes(facts, 8, device) + 10**8

@@ -34,6 +34,11 @@ def run_config(name: str, base: Path, *overrides: str) -> RunFolder:
     return folder
 
 
+def test_a_sketch_whose_kind_is_not_named_is_uniform() -> None:
+    config = load_config(ROOT / "configs" / "quickstart.yaml", ["sketch={size: 7, seed: 3}"])
+    assert (config.sketch.kind, config.sketch.size, config.sketch.seed) == ("uniform", 7, 3)
+
+
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory) -> Path:
     """ImageNet's folders for Living-17: noise around one colour a superclass."""
