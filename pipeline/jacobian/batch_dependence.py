@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.jit import ScriptModule
 
 from pipeline.types import InputError, Inputs, run_model, slice_inputs
@@ -81,7 +82,7 @@ def _traced(model: nn.Module, inputs: Inputs, scalars: Scalars) -> _Trace:
         def note(_: nn.Module, __: Any, output: Any) -> None:
             del trace.running[trace.running.index(name) :]
             first = output[0] if isinstance(output, (tuple, list)) and output else output
-            if isinstance(first, Tensor) and first.is_floating_point() and first.numel():
+            if _is_told(first):
                 trace.seen.append((name, _summary(first)))
 
         return note
@@ -112,6 +113,16 @@ def _floating(values: Tensor, what: str) -> Tensor:
         kind = str(values.dtype).removeprefix("torch.")
         raise InputError(f"{what} returns {kind}, which has no gradient; expected real numbers.")
     return values
+
+
+def _is_told(output: Any) -> bool:
+    """Whether a module's output can be compared: inside a network's own vmap it has no values."""
+    return (
+        isinstance(output, Tensor)
+        and output.is_floating_point()
+        and output.numel() > 0
+        and not is_functorch_wrapped_tensor(output)
+    )
 
 
 def _summary(output: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 from torch.utils.hooks import RemovableHandle
 
@@ -41,10 +42,6 @@ class Tracked:
 
 Put = Callable[[Piece, Tensor], None]
 """Takes one use's values (n, m) of a piece."""
-
-
-def _nowhere(piece: Piece, values: Tensor) -> None:
-    raise RuntimeError("a backward pass without a place for its values")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +74,7 @@ class UseInterceptor(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.samples = samples
-        self.put: Put = _nowhere
+        self.put: Put | None = None
         """Where the backward pass puts values: set before it."""
         self.declined: dict[str, str] = {}
         self.failed: dict[str, str] = {}
@@ -271,6 +268,9 @@ class UseInterceptor(TorchFunctionMode):
         if rules is None or not self._rows.is_kept(tensors):
             self._decline(names, target, "" if rules is None else "rows chosen by an index")
             return run()
+        if any(is_functorch_wrapped_tensor(tensor) for tensor in tensors):
+            self._decline(names, target, "within a transform of torch.func")
+            return run()
         arguments = bind(target, args, kwargs) if args else dict(kwargs)
         second = any(name in self._second for name in names)
         clone = self._uses in self._clones
@@ -322,7 +322,11 @@ class UseInterceptor(TorchFunctionMode):
             yield Step(tracked.names, rule.function(call, keep), add)
 
     def _adder(self, piece: Piece) -> Callable[[Tensor], None]:
-        return lambda values: self.put(piece, values)
+        return lambda values: self._deliver(piece, values)
+
+    def _deliver(self, piece: Piece, values: Tensor) -> None:
+        assert self.put is not None
+        self.put(piece, values)
 
     def _pull_back(self, tracked: Tracked, kept: Kept, values: Tensor) -> None:
         """From a derived tensor's per-sample gradient to its parameters'."""
@@ -333,7 +337,7 @@ class UseInterceptor(TorchFunctionMode):
             # Without this, all rows of a table of positions would be formed for every sample.
             ids = tracked.ids.flatten().expand(len(values), -1)
             for piece in self._wanted[tracked.names[0]]:
-                self.put(piece, piece.keep.lookup(ids, cotangents.flatten(1, -2)))
+                self._deliver(piece, piece.keep.lookup(ids, cotangents.flatten(1, -2)))
             return
         leaves = [self._leaves[name] for name in tracked.names]
         gradients = torch.autograd.grad(
@@ -341,7 +345,7 @@ class UseInterceptor(TorchFunctionMode):
         )
         for name, gradient in zip(tracked.names, gradients, strict=True):
             for piece in self._wanted[name]:
-                self.put(piece, piece.keep.select(gradient))
+                self._deliver(piece, piece.keep.select(gradient))
 
     def _tapped(self, output: Any, call: Call, steps: list["Step"]) -> Any:
         if not output.requires_grad:
@@ -351,6 +355,9 @@ class UseInterceptor(TorchFunctionMode):
 
         def consume(grad: Tensor) -> None:
             for step in steps:
+                if self.put is None:
+                    self._decline(step.names, "a gradient within the forward pass")
+                    continue
                 try:
                     step.add(step.gradient(grad))
                 except NotCoveredError as reason:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from jacobian_helpers import check_features, noise, relative_error
+from jacobian_helpers import check_features, kept_share, noise, relative_error
 from reference import autograd_jacobian
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.jacobian import jacobian_features
+from pipeline.jacobian import FeatureExtractor, jacobian_features
 from pipeline.types import InputError
 
 Middle = Callable[["Combined", Tensor], Tensor]
@@ -45,6 +45,30 @@ def stopped_above(net: Combined, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("share", [1.0, 0.4])
 def test_uses_that_autograd_does_not_record_have_no_gradient(middle: Middle, share: float) -> None:
     check_features(Combined(middle), noise(3, 5), share)
+
+
+def mapped(net: Combined, x: Tensor) -> Tensor:
+    return torch.func.vmap(lambda one: net.second(torch.tanh(net.first(one))))(x)
+
+
+def force(net: Combined, x: Tensor) -> Tensor:
+    """Minus the gradient of an energy, as networks of molecules have it."""
+    with torch.enable_grad():
+        y = net.first(x).detach().requires_grad_()
+        energy = torch.tanh(net.second(y)).sum()
+        (gradient,) = torch.autograd.grad(energy, y, create_graph=True)
+    return net.first(x) - gradient
+
+
+@pytest.mark.parametrize("middle", [mapped, force])
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_transforms_within_the_forward_pass_are_exact(middle: Middle, share: float) -> None:
+    model, x = Combined(middle).double(), noise(3, 5)
+    sketch = kept_share(model, share)
+    wanted = autograd_jacobian(model, x)[:, sketch.indices]
+    extract = FeatureExtractor(model, sketch)
+    assert relative_error(extract(x).phi, wanted) < 1e-12
+    assert "second.weight" in extract.fallback
 
 
 def recomputed(reentrant: bool) -> Middle:
