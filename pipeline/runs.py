@@ -173,6 +173,16 @@ class RunFolder:
         with self.events.open("a") as file:
             file.write(json.dumps({"time": stamp, "event": event, **facts}, default=str) + "\n")
 
+    @contextlib.contextmanager
+    def failure_recorded(self) -> Iterator[None]:
+        """Inside, an error that ends the run is an event, too, where the disk has room for it."""
+        try:
+            yield
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                self.record_event("run_failed", error=str(error))
+            raise
+
     def record_timing(self, stage: str, facts: Mapping[str, Any]) -> None:
         """Add one stage's figures to ``timing.json``; ``seconds`` add up over resumed runs."""
         timing = read_json(self.timing) if self.timing.is_file() else {}

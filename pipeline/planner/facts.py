@@ -95,19 +95,28 @@ class JobFacts:
 
     @property
     def store_bytes(self) -> int:
-        """Features, activations, f₀ and the samples' records of all splits, in bytes."""
-        return self.samples * (self.row_bytes + 4 * (self.h + self.k) + SAMPLE_RECORD_BYTES)
+        """Features, activations, f₀ and the samples' records of all splits, in bytes.
+
+        A split's last shard takes as much as its others: Zarr stores whole chunks.
+        """
+        features = self.row_bytes * sum(
+            shards * self._rows_per_shard(name) for name, shards in self._shards.items()
+        )
+        return features + self.samples * (4 * (self.h + self.k) + SAMPLE_RECORD_BYTES)
 
     @property
     def rows_per_shard(self) -> int:
         """Samples of one shard of the training split."""
-        return rows_per_shard(self.p, self.dtype, self.splits["train"], self.outputs)
+        return self._rows_per_shard("train")
 
     @property
     def shards(self) -> int:
         """Shards of all splits: the blocks that workers share."""
-        return sum(
-            -(-n // rows_per_shard(self.p, self.dtype, n, self.outputs))
-            for n in self.splits.values()
-            if n
-        )
+        return sum(self._shards.values())
+
+    @property
+    def _shards(self) -> Mapping[str, int]:
+        return {name: -(-n // self._rows_per_shard(name)) for name, n in self.splits.items() if n}
+
+    def _rows_per_shard(self, split: str) -> int:
+        return rows_per_shard(self.p, self.dtype, self.splits[split], self.outputs)

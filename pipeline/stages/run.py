@@ -8,6 +8,7 @@ import psutil
 from pipeline.artefact import read_json, write_json
 from pipeline.distributed.worker import computing_threads
 from pipeline.evaluation import evaluate
+from pipeline.planner import Plan
 from pipeline.registry import RunConfig
 from pipeline.report.build import build_report
 from pipeline.runs import RunFolder
@@ -50,30 +51,38 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
         refuse_large_gp(job, plan)
         folder.write_config(config.model_dump(mode="json"))
         folder.record_event("run_started", name=config.name)
-        write_json(folder.plan, plan.to_json())
-        write_manifests(job)
-        instrument = make_instrument(config, pretrain(job))
-        notes = {"network": instrument.network.notes, "benchmark": job.benchmark.notes}
-        write_json(folder.notes, notes)
-        stores = featurize(job, instrument, plan)
-        with computing_threads(driver_threads(job)):
-            with KernelRoad(job, stores, plan) as road:
-                build_kernel(job, road)
-                fit_entk(job, road)
-                predict_entk(job, road)
-                fit_gp(job)
-                draw_curves(job, road)
-                draw_columns(job, road)
-                draw_spectrum(job, road)
-            run_baselines(job, instrument, plan, stores)
-            run_variants(job, instrument, plan, stores)
-        metrics = evaluate_methods(job)
-        compare(job, metrics)
-        list_mistakes(job, metrics)
-        page = build_report(folder.path)
+        with folder.failure_recorded():
+            metrics = do_stages(job, plan)
         folder.record_event("run_done")
-        logger.info("report: %s", page)
         return metrics
+
+
+def do_stages(job: Job, plan: Plan) -> dict[str, Any]:
+    """Every stage in turn, from the manifests to the report; the content of metrics.json."""
+    folder, config = job.folder, job.config
+    write_json(folder.plan, plan.to_json())
+    write_manifests(job)
+    instrument = make_instrument(config, pretrain(job))
+    notes = {"network": instrument.network.notes, "benchmark": job.benchmark.notes}
+    write_json(folder.notes, notes)
+    stores = featurize(job, instrument, plan)
+    with computing_threads(driver_threads(job)):
+        with KernelRoad(job, stores, plan) as road:
+            build_kernel(job, road)
+            fit_entk(job, road)
+            predict_entk(job, road)
+            fit_gp(job)
+            draw_curves(job, road)
+            draw_columns(job, road)
+            draw_spectrum(job, road)
+        run_baselines(job, instrument, plan, stores)
+        run_variants(job, instrument, plan, stores)
+    metrics = evaluate_methods(job)
+    compare(job, metrics)
+    list_mistakes(job, metrics)
+    page = build_report(folder.path)
+    logger.info("report: %s", page)
+    return metrics
 
 
 def driver_threads(job: Job) -> int:

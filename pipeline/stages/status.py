@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.artefact import PROVENANCE, digest, read_json
@@ -71,7 +72,8 @@ def status_table(folder: RunFolder) -> Table:
     }
     for row in run_status(folder):
         style = styles.get(row.state.split()[0], "")
-        table.add_row(row.stage, f"[{style}]{row.state}[/]" if style else row.state, row.detail)
+        state = f"[{style}]{row.state}[/]" if style else row.state
+        table.add_row(row.stage, state, escape(row.detail))
     return table
 
 
@@ -90,7 +92,8 @@ def _run_state(folder: RunFolder, running: bool) -> str:
     if running:
         return "running"
     events = read_events(folder.events)
-    return "done" if events and events[-1]["event"] == "run_done" else "interrupted"
+    ends = {"run_done": "done", "run_failed": "failed"}
+    return ends.get(events[-1]["event"], "interrupted") if events else "interrupted"
 
 
 def _is_locked(folder: RunFolder) -> bool:
@@ -103,7 +106,12 @@ def _is_locked(folder: RunFolder) -> bool:
 
 
 def _last(events: list[dict[str, Any]]) -> str:
-    return f"last event {events[-1]['time']}: {events[-1]['event']}" if events else ""
+    if not events:
+        return ""
+    last = events[-1]
+    return f"last event {last['time']}: {last['event']}" + (
+        f": {last['error']}" if last["event"] == "run_failed" else ""
+    )
 
 
 def _feature_rows(folder: RunFolder, events: list[dict[str, Any]], running: bool) -> list[Row]:

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from pipeline.planner import JobFacts
 from pipeline.store import FeatureStore
@@ -35,6 +36,19 @@ def test_store_bytes_count_whole_chunks():
     assert small(p=8192).row_bytes == 8192 * 2
     assert small(p=8193).row_bytes == 2 * 8192 * 2
     assert small(p=100).row_bytes == 200
+
+
+def test_store_bytes_hold_what_is_written(tmp_path):
+    facts = small(splits={"train": 300}, h=0)
+    store = FeatureStore.create(tmp_path / "store", n=300, p=facts.p, provenance={}, k=facts.k)
+    for shard in range(store.shards):
+        rows = store.samples(shard)
+        count = rows.stop - rows.start
+        names = [str(i) for i in range(rows.start, rows.stop)]
+        labels, f0 = torch.zeros(count, dtype=torch.int64), torch.zeros(count, facts.k)
+        store.write_rows(shard, torch.ones(count, facts.p), f0=f0, labels=labels, ids=names)
+    written = sum(file.stat().st_size for file in (tmp_path / "store").rglob("*") if file.is_file())
+    assert facts.store_bytes == pytest.approx(written, rel=0.02)
 
 
 def test_full_kernels_have_a_row_for_each_output():

@@ -1,5 +1,6 @@
 """What goes wrong in a job's own work: each time a clear stop, and the same command continues."""
 
+import shutil
 import threading
 
 import pytest
@@ -59,12 +60,20 @@ def test_a_shard_that_fails_three_times_is_named_with_its_sample_and_error(
         with pytest.raises(ShardFailedError, match=message):
             run(folder, cache, QUICK_TIMEOUT)
     rows = {row.stage: row for row in run_status(RunFolder(folder))}
-    assert rows["features train"].state == "failed"
+    assert rows["run"].state == rows["features train"].state == "failed"
     assert said in rows["features train"].detail
     again = run(folder, cache, SMALL[-1])
     assert again.metrics.read_bytes() == undisturbed.metrics.read_bytes()
     assert len(events(again, "shard_retry")) == 2
     assert all(row.state == "done" for row in run_status(again))
+
+
+def test_status_prints_errors_as_they_are(undisturbed, tmp_path, entk):
+    shutil.copytree(undisturbed.path, tmp_path / "run")
+    RunFolder(tmp_path / "run").record_event("run_failed", error="[/tmp/x] cannot be [bold]read")
+    code, printed = entk("status", "run")
+    assert code == 0
+    assert "run_failed: [/tmp/x] cannot be [bold]read" in printed
 
 
 def test_a_full_disk_stops_the_run_at_once_and_the_same_command_continues(tmp_path, undisturbed):
@@ -81,6 +90,9 @@ def test_a_full_disk_stops_the_run_at_once_and_the_same_command_continues(tmp_pa
         with pytest.raises(FullDiskError, match="no space is left to write"):
             run(folder, cache)
     assert len(list(cache.glob("*/done/*.json"))) == 1
+    row = run_status(RunFolder(folder))[0]
+    assert (row.stage, row.state) == ("run", "failed")
+    assert "no space is left to write" in row.detail
     again = run(folder, cache)
     assert again.metrics.read_bytes() == undisturbed.metrics.read_bytes()
     assert not events(again, "shard_retry")
