@@ -6,7 +6,7 @@ centred as well: this changes the free intercept and the speed of convergence, n
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -53,22 +53,25 @@ def logistic_probe(
     max_iterations: int = MAX_ITERATIONS,
     selection: str = "val",
     refit: bool = False,
+    on_fit: Callable[[int], None] = lambda _: None,
 ) -> ProbeFit:
     """Multinomial logistic regression with L2 strength 1/C for every C, one of which is chosen.
 
     ``features`` and ``labels`` hold "train", the selection split and any others. With ``refit``
     the path up to the chosen C is fitted again on training and selection rows together, since the
-    warm start is part of the method.
+    warm start is part of the method. ``on_fit`` hears the number of every C that is done.
     """
     check_splits(features, labels, classes, selection)
     _refuse_absent_classes(labels["train"], classes)
     path = sorted(LinearProbeOptions().Cs() if Cs is None else Cs)
-    models, iterations = logistic_path(features["train"], labels["train"], path, max_iterations)
+    models, iterations = logistic_path(
+        features["train"], labels["train"], path, max_iterations, on_fit
+    )
 
     def again(best: int) -> Linear:
         H = np.concatenate([features["train"], features[selection]])
         y = np.concatenate([labels["train"], labels[selection]])
-        return logistic_path(H, y, path[: best + 1], max_iterations)[0][-1]
+        return logistic_path(H, y, path[: best + 1], max_iterations, on_fit)[0][-1]
 
     found = choose(models, features, labels, selection, again if refit else None)
     unfinished = sum(count >= max_iterations for count in iterations)
@@ -90,7 +93,11 @@ def logistic_probe(
 
 
 def logistic_path(
-    H: Float[ndarray, "n h"], labels: Int[ndarray, " n"], Cs: Sequence[float], max_iterations: int
+    H: Float[ndarray, "n h"],
+    labels: Int[ndarray, " n"],
+    Cs: Sequence[float],
+    max_iterations: int,
+    on_fit: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Linear], list[int]]:
     """One model a C, for the features as they are given, and the iterations each took."""
     from sklearn.exceptions import ConvergenceWarning
@@ -105,7 +112,7 @@ def logistic_path(
     X /= spread
     model = LogisticRegression(warm_start=True, max_iter=max_iterations)
     models, iterations = [], []
-    for C in Cs:
+    for number, C in enumerate(Cs):
         model.C = C
         with warnings.catch_warnings():
             # Stopping at max_iterations is counted and reported, not printed for every C.
@@ -116,6 +123,7 @@ def logistic_path(
             weights, bias = np.vstack([0.0 * weights, weights]), np.array([0.0, bias[0]])
         models.append(Linear(weights, bias - weights @ mean))
         iterations.append(int(model.n_iter_[0]))
+        on_fit(number)
     return models, iterations
 
 

@@ -1,4 +1,4 @@
-"""Every baseline of a run; here the linear probes, fitted in seconds on stored activations."""
+"""Every baseline of a run; here the linear probes, fitted on stored activations."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,15 +11,13 @@ from numpy import ndarray
 from pipeline.artefact import digest, read_arrays, read_json, write_json
 from pipeline.baselines.augmented_probe import AugmentedProbeOptions
 from pipeline.baselines.finetune import FinetuneOptions
-from pipeline.baselines.linear_probe import (
-    LinearProbeOptions,
-    LogisticOptions,
-    logistic_probe,
-)
+from pipeline.baselines.linear_probe import LinearProbeOptions, logistic_probe
 from pipeline.baselines.lp_ft import LpFtOptions
 from pipeline.baselines.probe import Linear, ProbeFit
 from pipeline.baselines.ridge_probe import RidgeProbeOptions, ridge_probe
 from pipeline.baselines.scratch import ScratchOptions
+from pipeline.distributed.worker import peak_resident_bytes
+from pipeline.log import BlockDone
 from pipeline.planner import Plan
 from pipeline.stages.augmented_probe import augmented_rows, forget_rows
 from pipeline.stages.job import Instrument, Job, stage_provenance
@@ -132,12 +130,30 @@ def _fit_probe(
         "refit": refit,
     }
     match options:
-        case LogisticOptions():
-            limit = options.max_iterations
-            return logistic_probe(
-                penultimate, labels, Cs=options.Cs(), max_iterations=limit, **shared
-            )
+        case LinearProbeOptions() | AugmentedProbeOptions():
+            return _logistic_probe(job, options, penultimate, labels, shared)
         case RidgeProbeOptions():
             return ridge_probe(penultimate, labels, ridges=options.ridges(), **shared)
         case _:
             raise TypeError(f"no probe of kind {options.kind}")
+
+
+def _logistic_probe(
+    job: Job,
+    options: LinearProbeOptions | AugmentedProbeOptions,
+    features: Mapping[str, Any],
+    labels: Mapping[str, Any],
+    shared: Mapping[str, Any],
+) -> ProbeFit:
+    """The path over C, with a bar: many rows take minutes."""
+    name, Cs = options.kind, options.Cs()
+    job.progress.start(name, len(Cs) * (2 if shared["refit"] else 1), 0, "strengths")
+
+    def on_fit(number: int) -> None:
+        job.progress.advance(BlockDone(name, number, 1, 0.0, peak_resident_bytes()))
+
+    found = logistic_probe(
+        features, labels, Cs=Cs, max_iterations=options.max_iterations, on_fit=on_fit, **shared
+    )
+    job.progress.finish(name)
+    return found

@@ -98,6 +98,15 @@ def test_refitting_changes_the_test_scores_and_keeps_validation_held_out(probe):
     assert not np.array_equal(again.scores["id_test"], once.scores["id_test"])
 
 
+def test_every_strength_is_heard_of_and_again_when_refitted():
+    features, labels = toy()
+    heard: list[int] = []
+    Cs = [1e-3, 1e-2, 1e-1]
+    found = logistic_probe(features, labels, classes=4, Cs=Cs, refit=True, on_fit=heard.append)
+    again = Cs.index(found.selected["C"]) + 1
+    assert heard == [0, 1, 2, *range(again)]
+
+
 def test_selection_on_the_id_test_split_is_possible_under_its_name():
     features, labels = toy()
     fit = ridge_probe(features, labels, classes=4, selection="id_test")
