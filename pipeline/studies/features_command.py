@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.types import InputError
 
@@ -45,8 +45,9 @@ def stats(stores: Stores, memory: Memory = ENOUGH, address: Address = None) -> N
     from pipeline.analyses.stored import column_stats, out_of_core
     from pipeline.store import FeatureStore
 
-    names = ("store", "rows", "columns", "not finite", "zero columns", "least", "median", "largest")
-    table = Table(*names, title="columns of Φ and their norms", title_justify="left")
+    names = ("rows", "columns", "not finite", "zero columns", "least", "median", "largest")
+    store_name = Column("store", overflow="fold")  # cut, the names would be all alike
+    table = Table(store_name, *names, title="columns of Φ and their norms", title_justify="left")
     bad = 0
     opened = [FeatureStore.open(path) for path in stores]
     with out_of_core(opened, _bytes(memory), address):
