@@ -63,8 +63,8 @@ def reference(
         outputs = scalars(run_model(model, inputs))
         if not outputs.requires_grad:
             raise InputError(
-                "the output has no derivative by any parameter of the network: it is computed "
-                "under torch.no_grad(), detached, rounded or constant."
+                "the output has no derivative by any parameter of the network: it is not "
+                "differentiable (under torch.no_grad(), detached, constant?)."
             )
         found = []
         for i in range(2):
