@@ -100,7 +100,7 @@ def run(
     folder = RunFolder(out or Path("runs") / resolved.name)
     with progress_bars() as progress:
         run_job(resolved, folder, progress)
-    console.print(terminal_table(folder.path))
+    console.print(terminal_table(folder.path, console.width))
     console.print(f"Report: {folder.path / 'report.html'}")
 
 

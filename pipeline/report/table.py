@@ -9,9 +9,19 @@ from rich.text import Text
 from pipeline.report.record import Run, read_run
 from pipeline.report.results import Cell, Row, results_table
 
+WIDTH = 80
+"""Characters of a terminal's line."""
+GAP = 3
+"""Between two columns."""
+METHOD, SCORE, SELECTED = 20 + GAP, 10 + GAP, 20 + GAP
+"""Least widths of a method's name, of a score, and of what was selected."""
 
-def terminal_table(run: Run | Path) -> RichTable:
-    """Every method's leading metric per split with ± one standard error; the best is bold."""
+
+def terminal_table(run: Run | Path, width: int = WIDTH) -> RichTable:
+    """Every method's leading metric per split with ± one standard error; the best is bold.
+
+    What was selected stands at the end where ``width`` characters leave room for it.
+    """
     run = read_run(run) if isinstance(run, Path) else run
     table = results_table(run)
     rendered = RichTable(
@@ -23,17 +33,20 @@ def terminal_table(run: Run | Path) -> RichTable:
         box=box.SIMPLE_HEAD,
         title_style="bold",
     )
-    rendered.add_column("method", no_wrap=True)
+    rendered.add_column("method", min_width=METHOD - GAP)
     for column in table.columns:
         n = f"\nn = {column.n:,}" if column.n is not None else ""
         rendered.add_column(f"{column.label}{n}", justify="right", no_wrap=True)
-    rendered.add_column("selected", style="dim", overflow="fold")
+    roomy = width >= METHOD + SCORE * len(table.columns) + SELECTED
+    if roomy:
+        rendered.add_column("selected", style="dim", min_width=SELECTED - GAP)
     for row in table.rows:
-        rendered.add_row(row.label, *map(_text, row.cells), row.detail)
+        rendered.add_row(row.label, *map(_text, row.cells), *([row.detail] if roomy else []))
     if table.published:
         rendered.add_section()
         for row in table.published:
-            rendered.add_row(*_published(row), style="dim")
+            cells = _published(row)
+            rendered.add_row(*(cells if roomy else cells[:-1]), style="dim")
     return rendered
 
 

@@ -9,8 +9,8 @@ from pipeline.report.table import terminal_table
 from pipeline.report.words import described, duration, quantity, size
 
 
-def printed(table) -> str:
-    console = Console(file=io.StringIO(), width=140)
+def printed(table, width=140) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(table)
     return console.file.getvalue()
 
@@ -19,6 +19,15 @@ def test_the_terminal_table_has_every_method_with_its_standard_error(make_run):
     text = printed(terminal_table(make_run()))
     for words in ("64.4 ± 0.9", "29.8 ± 0.8", "eNTK, early stopping", "n = 3,000", "chosen on val"):
         assert words in text
+
+
+def test_a_narrow_terminal_keeps_the_scores_whole(make_run):
+    folder = make_run()
+    narrow = printed(terminal_table(folder, 60), 60)
+    assert "64.4 ± 0.9" in narrow
+    assert "…" not in narrow
+    assert "selected" not in narrow
+    assert "selected" in printed(terminal_table(folder, 80), 80)
 
 
 def test_the_best_of_each_column_is_marked_once(make_run):
