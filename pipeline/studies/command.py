@@ -86,8 +86,8 @@ def query(
         "questions.csv"
     ),
     rule: Annotated[str, typer.Option("--rule", help="How to choose.")] = "mlmoc",
-    size: Annotated[int, typer.Option("--size", help="Samples to ask for.")] = 10,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of what is left to chance.")] = 0,
+    size: Annotated[int, typer.Option("--size", min=1, help="Samples to ask for.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of what is left to chance.")] = 0,
 ) -> None:
     """Say which samples to label next: a person, or any program, is the oracle.
 
@@ -106,5 +106,6 @@ def query(
     found = next_queries(store, labels, names, rule=rule, size=size, seed=seed)
     write_questions(out, found.ids)
     for name, predicted in zip(found.ids, found.predicted, strict=True):
-        console.print(f"{name}  (so far: {names[predicted]})", highlight=False)
+        suggestion = f"  (so far: {names[predicted]})" if found.answered else ""
+        console.print(f"{name}{suggestion}", highlight=False, markup=False)
     console.print(f"{found.answered} answers read; {len(found.ids)} questions in {out}")

@@ -15,6 +15,8 @@ LONGEST = 60
 """Rows printed."""
 GAP = 3
 """Characters between two columns."""
+FRAME = 1
+"""Characters at the edges beyond the gaps."""
 
 
 def write_table(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -29,10 +31,14 @@ def print_table(console: Console, result: dict[str, Any]) -> None:
     """The table's head, as many columns as fit without a broken word, and what else there is."""
     rows = result["table"]
     widths = {column: _least_width(column, rows) for column in rows[0]}
-    columns = _fitting(widths, console.width)
+    columns = _fitting(widths, console.width - FRAME)
+    room = console.width - FRAME - sum(widths[column] + GAP for column in columns)
     table = Table(title=result["study"], title_justify="left", box=SIMPLE_HEAD)
     for column in columns:
-        table.add_column(column, min_width=widths[column])
+        # Rich narrows the widest columns first, below the longest word: widths are given to it.
+        more = min(_whole_width(column, rows) - widths[column], room)
+        room -= more
+        table.add_column(column, width=widths[column] + more)
     for row in rows[:LONGEST]:
         table.add_row(*(_shown(row[column]) for column in columns))
     console.print(table)
@@ -46,8 +52,17 @@ def print_table(console: Console, result: dict[str, Any]) -> None:
 
 
 def _least_width(column: str, rows: list[dict[str, Any]]) -> int:
-    texts = (column, *(_shown(row[column]) for row in rows[:LONGEST]))
-    return max(len(word) for text in texts for word in text.split() or [""])
+    """Of the longest word."""
+    return max(len(word) for text in _texts(column, rows) for word in text.split() or [""])
+
+
+def _whole_width(column: str, rows: list[dict[str, Any]]) -> int:
+    """Of the longest text."""
+    return max(map(len, _texts(column, rows)))
+
+
+def _texts(column: str, rows: list[dict[str, Any]]) -> list[str]:
+    return [column, *(_shown(row[column]) for row in rows[:LONGEST])]
 
 
 def _fitting(widths: dict[str, int], room: int) -> list[str]:

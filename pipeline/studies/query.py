@@ -20,7 +20,7 @@ class Query:
 
     ids: list[str]
     predicted: list[int]
-    """The classes that the answers so far suggest for them."""
+    """The classes that the answers so far suggest for them; without any they say nothing."""
     answered: int
 
 
@@ -66,6 +66,8 @@ def next_queries(
 
 def _refuse_other_classes(pool: FeatureStore, classes: list[str]) -> None:
     """A pool may have labels of its own; they are never shown, but they have to fit."""
+    if not all(classes):
+        raise InputError(f"a class without a name, in {','.join(classes)!r}: is a comma too many?")
     if len(set(classes)) < len(classes):
         raise InputError(f"the classes {', '.join(classes)} are not all different.")
     labels = pool.labels()

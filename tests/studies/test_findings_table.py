@@ -30,6 +30,19 @@ def test_a_table_wider_than_the_terminal_breaks_no_word_and_names_what_is_left_o
     assert said.endswith("column 17 of many")
 
 
+def test_no_figure_is_cut_where_long_words_meet_narrow_columns():
+    row = {
+        "network": "fully_connected", "width": 16, "epoch": 0, "kind": "random_direction",
+        "error": 0.8314, "norms differ": 0.2564, "bound": 25.61, "drift": 0.1234,
+    }  # fmt: skip
+    for width in (60, 72, 80, 90):
+        lines = printed([row], width).splitlines()
+        assert max(map(len, lines)) <= width
+        shown = " ".join(lines).split()
+        for column, value in row.items():
+            assert str(value) in shown or column in " ".join(lines[-3:]), (width, column)
+
+
 def test_a_table_that_fits_is_printed_whole():
     text = printed([{"rule": "random", "accuracy, %": 34.5, "ridge": None}], 80)
     assert "ridge" in text
