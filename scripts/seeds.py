@@ -82,7 +82,16 @@ def table(config: Path, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
         "seconds": {seed: seconds(run) for seed, run in zip(seeds, folders, strict=True)},
     }
     columns = folders[0] / "columns" / "columns.json"
-    return found | (json.loads(columns.read_text()) if columns.is_file() else {})
+    if columns.is_file():
+        found |= json.loads(columns.read_text())
+    return found | {"plane": plane(folders[0])}
+
+
+def plane(run: Path) -> dict[str, Any] | None:
+    """Validation accuracy over ridges (rows) and stopping times (columns), where it was made."""
+    path = run / "fit" / "entk_early_stopping" / "fit.json"
+    found = json.loads(path.read_text())["plane"] if path.is_file() else None
+    return found and {key: found[key] for key in ("dynamics", "ridges", "iterations", "values")}
 
 
 def over_seeds(method: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

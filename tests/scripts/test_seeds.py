@@ -40,6 +40,8 @@ def runs(tmp_path):
         write(run, "fit/scratch/fit.json", {"selected": None, "grid": []})
         path = [{"ridge": 0.1, "gcv": 0.5}, {"ridge": 1.0, "gcv": 0.8}]
         write(run, "fit/entk/fit.json", {"ridge_path": path})
+        over_time = {"dynamics": "nesterov", "ridges": [0.1], "iterations": [1], "values": [[0.5]]}
+        write(run, "fit/entk_early_stopping/fit.json", {"plane": {**over_time, "stderrs": [[0.1]]}})
         curve = {"ridges": [0.1, 0.5, 1.0], "risks": {"id_test": [0.4, 0.6, 1.0]}}
         write(run, "curves/entk/curves.json", {"ridge_curve": curve})
         write(run, "timing.json", {"finetune": {"seconds": 12.5, "epoch": 3}})
@@ -55,6 +57,7 @@ def test_mean_and_deviation_are_over_the_seeds(seeds, runs):
     assert len(found["grids"]["finetune"]) == 2
     assert found["seconds"][1] == {"finetune": 12.5}
     assert found["methods"]["scratch"]["splits"] == {}
+    assert found["plane"]["values"] == [[0.5]]
     assert found["gcv_misses_by"][1]["id_test"] == pytest.approx(0.25)
 
 
