@@ -22,7 +22,7 @@ from urllib.parse import quote
 import psutil
 from pydantic import AfterValidator, Field
 
-from pipeline.artefact import read_json, write_json
+from pipeline.artefact import CorruptArtefactError, read_json, write_json
 from pipeline.config import Options
 from pipeline.log import BlockDone
 from pipeline.report.build import write_figures
@@ -30,6 +30,7 @@ from pipeline.report.plots import Plot, draw
 from pipeline.runs import RunFolder
 from pipeline.stages.job import Progress
 from pipeline.studies.findings_table import write_table
+from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,12 @@ class Work:
         if not self._path(name).is_file():
             return None
         found = read_json(self._path(name))
-        return found if found.get("made_from") == made_from else None
+        if not isinstance(found, dict) or not {"made_from", "result"} <= found.keys():
+            raise CorruptArtefactError(
+                f"{self._path(name)} is damaged (no cell of a study). Delete it and run the "
+                "command again."
+            )
+        return found if found["made_from"] == made_from else None
 
 
 @dataclass(frozen=True)
@@ -157,9 +163,10 @@ def run_study(
 ) -> dict[str, Any]:
     """Do what is missing of a study; the content of its ``analysis.json``."""
     plain = options.model_dump(mode="json")
+    _refuse_foreign(folder.path)
     with folder.locked():
+        (folder.path / "cells").mkdir(exist_ok=True)  # first: it tells the folder from others
         folder.write_config(plain)
-        (folder.path / "cells").mkdir(exist_ok=True)
         found = study.run(options, Work(folder, plain, progress))
         result = {
             "study": type(options).__name__.removesuffix("Options"),
@@ -172,6 +179,17 @@ def run_study(
         write_table(folder.path, found.table)
         redraw(folder.path)
     return result
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise :class:`InputError` for a folder that holds something, but no study."""
+    if not path.is_dir() or (path / "cells").is_dir():
+        return
+    if any(file.name != ".lock" for file in path.iterdir()):
+        raise InputError(
+            f"{path} holds files that are no study's: they are not overwritten. Name a new folder "
+            "with --out."
+        )
 
 
 def redraw(folder: Path) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from pipeline.runs import RunFolder
 from pipeline.stages.job import Silence
-from pipeline.studies.study import Work
+from pipeline.studies.study import Findings, Study, StudyOptions, Work, run_study
+from pipeline.types import InputError
 
 OUT = "runs/analyses"
 
@@ -37,6 +38,30 @@ def test_options_that_are_no_axis_make_cells_anew(made):
 def test_what_is_a_cells_own_makes_it_alone_anew(made):
     made("ab", {"ridge": 1.0}, own={"a": "weights", "b": "others"})
     assert made("ab", {"ridge": 1.0}, own={"a": "weights", "b": "new ones"}) == ["b"]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"made_from": {}}', '{"made'])
+def test_a_damaged_cell_is_named(made, tmp_path, content):
+    made("a", {"ridge": 1.0})
+    (tmp_path / "cells" / "a.json").write_text(content)
+    with pytest.raises(InputError, match=r"a\.json is damaged"):
+        made("a", {"ridge": 1.0})
+
+
+def test_a_folder_of_something_else_is_left_as_it_is_and_a_study_continues(tmp_path):
+    row = {"width": 1}
+    study = Study(StudyOptions, lambda options, work: Findings([row], []))
+    for name in ("config.yaml", "metrics.json"):
+        foreign = tmp_path / name.replace(".", "_")
+        foreign.mkdir()
+        (foreign / name).write_text("theirs")
+        with pytest.raises(InputError, match="files that are no study's"):
+            run_study(study, StudyOptions(), RunFolder(foreign), Silence())
+        assert [path.name for path in foreign.iterdir()] == [name]
+    (tmp_path / "new").mkdir()
+    for _ in range(2):
+        found = run_study(study, StudyOptions(), RunFolder(tmp_path / "new"), Silence())
+        assert found["table"] == [row]
 
 
 def test_a_width_and_an_epoch_are_added_to_a_finished_study(study, tmp_path):
