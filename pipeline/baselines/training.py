@@ -116,6 +116,8 @@ def train(
     keys = sample_keys(training.ids)
     size = image_size(validation)
     last = recipe.epochs if stop_after is None else stop_after
+    if 0 < progress.epoch < last:
+        logger.info("training resumes after epoch %d from %s", progress.epoch, checkpoint)
     while progress.epoch < last and progress.diverged is None:
         draws = epoch_draws(keys, recipe.seed, progress.epoch)
         loss = _train_epoch(module, optimizer, training, draws, size, recipe, progress, device)
@@ -267,6 +269,4 @@ def _resumed(
         return Progress()
     module.load_state_dict(content["module"])
     optimizer.load_state_dict(content["optimizer"])
-    progress = Progress(**content["progress"])
-    logger.info("training resumes after epoch %d from %s", progress.epoch, path)
-    return progress
+    return Progress(**content["progress"])

@@ -6,10 +6,16 @@ import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.distributed.executor import BlockFunction, Expecting, MakeWorker
-from pipeline.distributed.worker import computing_threads, kept_memory, log_file, summary
+from pipeline.distributed.worker import (
+    KEPT_MEMORY,
+    computing_threads,
+    log_file,
+    malloc_is_chosen,
+    summary,
+)
 from pipeline.log import BlockDone
 from pipeline.types import InputError
 
@@ -65,6 +71,9 @@ class Failed:
 class WorkerProcess:
     """An actor's process: its threads and its log file."""
 
+    malloc: ClassVar[dict[str, str]] = {}
+    """Variables that say how its memory is kept."""
+
     def __init__(self, name: str, threads: int, log_folder: Path | None) -> None:
         self._name = name
         self._for_life = ExitStack()
@@ -81,9 +90,10 @@ class WorkerProcess:
 class BlockWorker(WorkerProcess):
     """The actor's class that runs blocks, with the current block function."""
 
+    malloc = KEPT_MEMORY
+
     def __init__(self, name: str, threads: int, log_folder: Path | None) -> None:
         super().__init__(name, threads, log_folder)
-        self._for_life.enter_context(kept_memory())
         self._block_function: BlockFunction | None = None
 
     def prepare(self, make_worker: MakeWorker, spec: Any) -> Refused | Failed | None:
@@ -126,6 +136,8 @@ def new_actor(
     import ray
 
     environment = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    if not malloc_is_chosen():
+        environment |= kind.malloc
     if gpus == 0:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     remote: Any = ray.remote  # whose types know no concurrency groups

@@ -15,9 +15,15 @@ from threadpoolctl import threadpool_limits
 
 logger = logging.getLogger(__name__)
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 """Names of glibc's switches (mallopt(3)), and their defaults."""
-TRIM_THRESHOLD, MMAP_MAX = 128 * 1024, 65536
+TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = 128 * 1024, 65536, 0
+KEPT_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(2**62),
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_ARENA_MAX": "1",
+}
+"""What :func:`kept_memory` sets, as variables for a process that begins."""
 
 
 def peak_resident_bytes() -> int:
@@ -50,21 +56,30 @@ def kept_memory() -> Iterator[None]:
     """Inside, memory that is freed stays with the process for the next batch; given back after.
 
     glibc returns large blocks to the system, and every 4 KiB of fresh memory is a page fault: with
-    hundreds of megabytes of activations a batch, much of a worker's time. Other C libraries have no
-    such switch, and where ``MALLOC_`` variables choose, they decide.
+    hundreds of megabytes of activations a batch, much of a worker's time. Threads share one arena:
+    those of others are given back whole whatever the switches say, a shard's encoding with them;
+    of a process that has threads already, only :data:`KEPT_MEMORY` ensures that. Other C libraries
+    have no such switch, and where ``MALLOC_`` variables choose, they decide.
     """
     libc = _glibc()
-    if libc is None or any(name.startswith("MALLOC_") for name in os.environ):
+    if libc is None or malloc_is_chosen():
         yield
         return
     libc.mallopt(M_TRIM_THRESHOLD, -1)
     libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_ARENA_MAX, 1)
     try:
         yield
     finally:
         libc.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)
         libc.mallopt(M_MMAP_MAX, MMAP_MAX)
+        libc.mallopt(M_ARENA_MAX, ARENA_MAX)
         libc.malloc_trim(0)
+
+
+def malloc_is_chosen() -> bool:
+    """Whether variables of this process say how memory is kept."""
+    return any(name.startswith("MALLOC_") for name in os.environ)
 
 
 def _glibc() -> ctypes.CDLL | None:

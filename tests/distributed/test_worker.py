@@ -8,7 +8,13 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.distributed.worker import kept_memory, log_file, peak_resident_bytes, summary
+from pipeline.distributed.worker import (
+    KEPT_MEMORY,
+    kept_memory,
+    log_file,
+    peak_resident_bytes,
+    summary,
+)
 
 
 def test_peak_memory_counts_what_was_held():
@@ -39,6 +45,34 @@ def test_freed_memory_is_used_again_inside_and_given_back_after(monkeypatch):
         faults_of_a_large_array()
         assert faults_of_a_large_array() < 100
     assert faults_of_a_large_array() >= 16
+
+
+THREADS_MEMORY = """
+import resource, threading
+import numpy as np
+
+def fill():
+    for _ in range(3):
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        np.ones(2**22)
+
+faults = []
+thread = threading.Thread(target=fill)
+thread.start()
+thread.join()
+print(faults[2] - faults[1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a switch of glibc")
+def test_a_process_that_begins_so_uses_the_freed_memory_of_its_threads_again():
+    plain = {name: text for name, text in os.environ.items() if not name.startswith("MALLOC_")}
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", THREADS_MEMORY], env=environment))
+        for environment in (plain, plain | KEPT_MEMORY)
+    ]
+    assert faults[0] >= 16
+    assert faults[1] < 16
 
 
 def test_the_log_of_a_worker_goes_to_its_own_file(tmp_path):
