@@ -221,7 +221,7 @@ METHODS: dict[str, Method] = {
 }
 
 USUAL_METHODS = tuple(name for name in METHODS if name != "finite_ntk_fisher")
-"""All but the one that takes minutes where its twin ``finite_ntk`` takes seconds."""
+"""All but the one that takes several times as long as ``finite_ntk`` for the same answers."""
 
 
 def task_score(found: Predictive, task: ShotTask) -> TaskScore:

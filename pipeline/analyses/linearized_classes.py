@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.analyses.methods import refuse_unknown_methods
 from pipeline.gp.categorical import one_hot
 from pipeline.gp.class_probabilities import class_probabilities
 from pipeline.gp.classification import LogitPosterior, best_outputscale, logit_moments
@@ -90,9 +91,7 @@ def linearized_rows(
 
     ``variational`` uses the outputscale of ``finite_ntk``, which must be among the methods.
     """
-    unknown = sorted(set(methods) - set(METHODS))
-    if unknown:
-        raise InputError(f"unknown methods {', '.join(unknown)}; known are {', '.join(METHODS)}.")
+    refuse_unknown_methods(methods, METHODS)
     if "variational" in methods and "finite_ntk" not in methods:
         raise InputError("variational takes the outputscale of finite_ntk: name both.")
     J, J_test = (Jacobian.of(module, sketch, split.x) for split in (train, test))

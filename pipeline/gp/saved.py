@@ -9,18 +9,21 @@ What is saved is the posterior of θ′: of a process in function space with one
 row, in parameter space with its p×p precision.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.artefact import new_artefact, open_artefact
+from pipeline.artefact import (
+    CorruptArtefactError,
+    new_artefact,
+    open_artefact,
+    tensors_digest,
+)
 from pipeline.gp.function_space import FunctionSpace
 from pipeline.gp.linearization import Linearization
 from pipeline.gp.parameter_space import ParameterSpace
@@ -111,16 +114,13 @@ def _loaded(path: Path, facts: dict[str, Any]) -> dict[str, Tensor]:
     except (SafetensorError, FileNotFoundError):
         found = {}
     if _sha256(found) != facts["sha256"][path.name]:
-        raise InputError(f"{path} is damaged. Save the process again.")
+        raise CorruptArtefactError(f"{path} is damaged. Save the process again.")
     return found
 
 
 def _sha256(tensors: dict[str, Tensor]) -> str:
-    content = hashlib.sha256()
-    for name in sorted(tensors):
-        content.update(name.encode())
-        content.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
-    return content.hexdigest()
+    # Files have an order of their own.
+    return tensors_digest(dict(sorted(tensors.items())))
 
 
 def _posterior_tensors(posterior: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,7 +1,6 @@
 """A network as the rest of the package takes it, and the digest of its weights."""
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.artefact import tensors_digest
 from pipeline.models.weights import refuse_nonfinite
 from pipeline.types import InputError, Inputs, run_model
 
@@ -95,13 +95,7 @@ def as_network(
 
 def state_digest(module: nn.Module) -> str:
     """SHA-256 over name, dtype, shape and bytes of every entry of the state dict, in order."""
-    hasher = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        hasher.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        # Bytes, not values: bfloat16 has no NumPy type, and -0.0 differs from 0.0.
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        hasher.update(flat.view(torch.uint8).numpy())
-    return hasher.hexdigest()
+    return tensors_digest(module.state_dict())
 
 
 def last_linear(module: nn.Module) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.analyses.adaptation_curve import METHODS, Carried, curve_point
 from pipeline.analyses.few_shot import ShotTask
+from pipeline.analyses.methods import refuse_unknown_methods
 from pipeline.report.plots import Panel, Plot, Series
 from pipeline.studies.study import Findings, Work
 from pipeline.types import InputError
@@ -31,11 +32,7 @@ def adaptation_findings(
     ``carry(seed)`` gives the source's network, the pool that points are drawn from, and the
     held-out points.
     """
-    unknown = sorted(set(methods) - set(METHODS))
-    if unknown:
-        raise InputError(
-            f"unknown methods {', '.join(unknown)}; known are {', '.join(METHODS)}.", "methods"
-        )
+    refuse_unknown_methods(methods, METHODS)
     makers = {f"seed_{s}": partial(_cell, carry, sizes, methods, s) for s in seeds}
     cells = work.cells(makers, axes=("seeds",))
     table = []

@@ -16,10 +16,10 @@ from pipeline.analyses.few_shot import (
     pooled,
     task_score,
 )
+from pipeline.analyses.methods import refuse_unknown_methods
 from pipeline.gp.predictive import Predictive
 from pipeline.report.plots import Panel, Plot, Series
 from pipeline.studies.study import Findings, Work
-from pipeline.types import InputError
 
 PANELS = 2
 """Target tasks that the figure shows."""
@@ -34,11 +34,7 @@ def few_shot_findings(
     work: Work, carry: Carry, methods: Sequence[str], seeds: Sequence[int]
 ) -> Findings:
     """One row a method, over the target tasks of all seeds; the first seed's are drawn."""
-    unknown = sorted(set(methods) - set(METHODS))
-    if unknown:
-        raise InputError(
-            f"unknown methods {', '.join(unknown)}; known are {', '.join(METHODS)}.", "methods"
-        )
+    refuse_unknown_methods(methods, METHODS)
     makers = {f"seed_{seed}": partial(_cell, carry, methods, seed) for seed in seeds}
     cells = list(work.cells(makers, axes=("seeds",)).values())
     table = [_row(name, [score for cell in cells for score in cell["scores"][name]])
