@@ -19,6 +19,7 @@ class BlockDone:
     block: int
     rows: int
     seconds: float
+    """Without what was done beside the next block."""
     peak_bytes: int
     """Peak resident memory of the worker's process, in bytes."""
     waited: float = 0.0

@@ -3,9 +3,10 @@
     python scripts/bench_scaling.py [--quick] [--workers 1 2 3] [--repeats 5] [--scan 10000]
 
 The same shards, again and again: differentiated in this process with nothing stored (bare), made by
-the in-process executor, and by Ray with so many workers; one thread each, in turn. Ratios compare
+the in-process executor, and by Ray with so many workers, several of which then make them once more
+with nothing stored (the ceiling of that many cores); one thread each, in turn. Ratios compare
 contenders within a repeat, so that another load on the machine meets all of them; start-up is told
-apart. A worker is idle while it has no shard and while it waits for samples. Then the scan for
+apart. A worker is idle while it computes no shard and while it waits for samples. Then the scan for
 missing shards in a store of finished ones (``--repeats 0`` for that alone). The last line is JSON
 with medians.
 """
@@ -17,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ import numpy as np
 import torch
 
 from pipeline.distributed.cluster import connect
-from pipeline.distributed.executor import Executor
+from pipeline.distributed.executor import Executor, MakeWorker
 from pipeline.distributed.local import LocalExecutor
 from pipeline.distributed.ray import RayExecutor
 from pipeline.distributed.worker import computing_threads, kept_memory
@@ -107,6 +109,8 @@ def summarized(passes: dict[str, list[Pass]]) -> dict[str, Any]:
         for name, values in seconds.items():
             if name.startswith("ray") and name != "ray 1":
                 figures[f"speedup {name}"] = median_ratio(single, values)
+            if name.startswith("unstored"):
+                figures[f"speedup {name}"] = median_ratio(seconds[BARE], values)
     return figures
 
 
@@ -135,7 +139,9 @@ class Bench:
         for _ in range(repeats + 1):
             passes[BARE].append(self._bare())
             for name, executor in executors.items():
-                passes[name].append(self._made_by(executor))
+                passes[name].append(self._made_by(executor, make_featurizer))
+                if executor.workers > 1:
+                    passes[f"unstored {name}"].append(self._made_by(executor, make_unstored))
         for executor in executors.values():
             executor.close()
         return dict(passes)
@@ -153,12 +159,12 @@ class Bench:
             seconds = time.perf_counter() - ready
         return Pass(seconds, ready - started, loading.pace.waited / seconds)
 
-    def _made_by(self, executor: Executor) -> Pass:
+    def _made_by(self, executor: Executor, make_worker: MakeWorker) -> Pass:
         store = self._new_store()
         _, spec = self._split_job(Path(str(store.path)))
         events: list[BlockDone] = []
-        outcome = executor.run(make_featurizer, spec, range(store.shards), events.append)
-        assert store.missing_rows() == []
+        outcome = executor.run(make_worker, spec, range(store.shards), events.append)
+        assert make_worker is make_unstored or store.missing_rows() == []
         shutil.rmtree(store.path)
         waited = sum(event.waited for event in events)
         idle = 1 - (outcome.busy_seconds - waited) / (outcome.work_seconds * executor.workers)
@@ -180,6 +186,20 @@ class Bench:
     def _split_job(self, store: Path) -> tuple[SplitJob, FeaturizeSpec]:
         job = SplitJob(self._split, store, 0, self._batch)
         return job, make_spec(self._job, self._instrument, "cpu", [job], store.name)
+
+
+def make_unstored(spec: FeaturizeSpec) -> Callable[[int], BlockDone]:
+    """Shards that are computed and forgotten."""
+    extract = make_extractor(spec)
+    store = FeatureStore.open(spec.jobs[0].store)
+
+    def block_function(block: int) -> BlockDone:
+        started = time.perf_counter()
+        loading = Loading(store.samples(block), spec, spec.jobs[0])
+        rows = sum(len(samples) for _, samples in extract_batches(extract, loading))
+        return BlockDone("unstored", block, rows, time.perf_counter() - started, 0)
+
+    return block_function
 
 
 def scan_seconds(path: Path, shards: int) -> float:

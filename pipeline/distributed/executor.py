@@ -1,8 +1,9 @@
 """What every executor offers, and the rules that all of them keep.
 
 ``run(make_worker, spec, blocks, on_done)`` calls the module-level function ``make_worker(spec)``
-once in each worker; what it returns is called with one block number at a time. Blocks are handed
-out in the order given and may run twice: a block's work must give the same bytes each time.
+once in each worker; what it returns is called with one block number at a time. It may leave the end
+of a block's work, such as writing, to be done beside the next block. Blocks are handed out in the
+order given and may run twice: a block's work must give the same bytes each time.
 """
 
 import logging
@@ -16,7 +17,10 @@ from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
 
-BlockFunction = Callable[[int], BlockDone]
+Finish = Callable[[], BlockDone]
+"""What is left of a block when the next one may begin; runs in another thread."""
+
+BlockFunction = Callable[[int], BlockDone | Finish]
 MakeWorker = Callable[[Any], BlockFunction]
 
 
@@ -73,7 +77,7 @@ class Outcome:
     work_seconds: float = 0.0
     """From the first ready worker to the last finished block."""
     busy_seconds: float = 0.0
-    """Seconds inside block functions, summed over the workers."""
+    """Seconds that blocks say they took, summed over the workers."""
 
     def plus(self, later: "Outcome") -> "Outcome":
         """Two runs of one executor as one."""

@@ -2,14 +2,18 @@
 
 import logging
 import time
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pipeline.distributed.executor import (
     Attempts,
+    BlockFunction,
     Expecting,
+    Finish,
     MakeWorker,
     Outcome,
     RetryListener,
@@ -19,6 +23,8 @@ from pipeline.log import BlockDone, Listener
 from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class LocalExecutor:
@@ -58,13 +64,9 @@ class LocalExecutor:
         ):
             block_function = make_worker(spec)
             ready = time.perf_counter()
-            for block, following in zip_longest(blocks, blocks[1:]):
-                if following is not None and isinstance(block_function, Expecting):
-                    block_function.expect(following)
-                before = time.perf_counter()
-                done = self._attempted(block_function, block, attempts)
-                busy += time.perf_counter() - before
-                on_done(done)
+            for event in _events(block_function, deque(blocks), attempts):
+                busy += event.seconds
+                on_done(event)
         return Outcome(
             blocks=len(blocks),
             retries=attempts.retries,
@@ -72,17 +74,6 @@ class LocalExecutor:
             work_seconds=time.perf_counter() - ready,
             busy_seconds=busy,
         )
-
-    def _attempted(self, block_function: Any, block: int, attempts: Attempts) -> BlockDone:
-        while True:
-            try:
-                done: BlockDone = block_function(block)
-                return done
-            except InputError:
-                raise
-            except Exception as error:
-                logger.debug("block %d", block, exc_info=True)
-                attempts.failed(block, summary(error))
 
     def close(self) -> None:
         """Nothing outlives :meth:`run` here."""
@@ -92,3 +83,43 @@ class LocalExecutor:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _events(
+    block_function: BlockFunction, waiting: deque[int], attempts: Attempts
+) -> Iterator[BlockDone]:
+    """Every block's event; what a block leaves is done in a thread while the next one runs."""
+    finishing: tuple[int, Finish] | None = None
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        while waiting or finishing is not None:
+            before, finishing = finishing, None
+            if waiting:
+                block = waiting.popleft()
+                if waiting and isinstance(block_function, Expecting):
+                    block_function.expect(waiting[0])
+                done = _tried(partial(block_function, block), block, attempts)
+                if done is None:
+                    waiting.appendleft(block)
+                elif isinstance(done, BlockDone):
+                    yield done
+                else:
+                    finishing = block, beside.submit(done).result
+            if before is not None:
+                block, finished = before
+                event = _tried(finished, block, attempts)
+                if event is None:
+                    waiting.appendleft(block)
+                else:
+                    yield event
+
+
+def _tried(action: Callable[[], Result], block: int, attempts: Attempts) -> Result | None:
+    """What the action gives; None after a failure that is to be repeated."""
+    try:
+        return action()
+    except InputError:
+        raise
+    except Exception as error:
+        logger.debug("block %d", block, exc_info=True)
+        attempts.failed(block, summary(error))
+        return None

@@ -14,9 +14,9 @@ from pipeline.distributed.executor import (
 )
 from pipeline.distributed.queue import BlockQueue
 from pipeline.distributed.ray_metrics import BlockMetrics
-from pipeline.distributed.ray_worker import BESIDE, Done, Failed, Refused, said_shortly
+from pipeline.distributed.ray_worker import BESIDE, BLOCKS, Failed, Refused, said_shortly
 from pipeline.distributed.starts import Starts
-from pipeline.log import Listener
+from pipeline.log import BlockDone, Listener
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,8 @@ class RayRun:
                     self._busy_since[worker] = time.perf_counter()
                 else:
                     self._pool.actor(worker).expect.options(concurrency_group=BESIDE).remote(block)
-                call = self._pool.actor(worker).compute.options(name=f"block {block}")
+                compute = self._pool.actor(worker).compute
+                call = compute.options(name=f"block {block}", concurrency_group=BLOCKS)
                 ref = call.remote(block)
                 self._calls[ref] = Call(worker, block)
 
@@ -161,13 +162,15 @@ class RayRun:
         logger.debug("worker %d could not start:\n%s", worker, result.traceback)
         self._start_failed(worker, result.cause)
 
-    def _computed(self, worker: int, block: int, result: Done | Failed, on_done: Listener) -> None:
+    def _computed(
+        self, worker: int, block: int, result: BlockDone | Failed, on_done: Listener
+    ) -> None:
         self._busy_since[worker] = time.perf_counter()
-        if isinstance(result, Done):
+        if isinstance(result, BlockDone):
             self._queue.finished(worker, block)
             self._busy_seconds += result.seconds
-            self._metrics.done(result.event)
-            on_done(result.event)
+            self._metrics.done(result)
+            on_done(result)
             return
         logger.debug("block %d on worker %d:\n%s", block, worker, result.traceback)
         self._queue.failed(worker, block)
@@ -201,7 +204,7 @@ class RayRun:
                 result = ray.get(ref, timeout=LAST_RESULT_SECONDS)
             except ray.exceptions.RayError:
                 continue  # the block that the worker died in, or one behind it
-            if isinstance(result, Done):
+            if isinstance(result, BlockDone):
                 self._computed(worker, call.block, result, on_done)
 
     def _start_failed(self, worker: int, cause: str) -> None:

@@ -1,8 +1,8 @@
 """The actor that runs blocks, and how an error travels from an actor to the driver."""
 
 import logging
-import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,22 +23,14 @@ logger = logging.getLogger(__name__)
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-BESIDE = "beside"
-"""The concurrency group of calls that run beside a block."""
-
+BESIDE, BLOCKS = "beside", "blocks"
+"""The concurrency groups of calls that run beside a block, and of blocks, where one computes while
+another finishes."""
 
 RAYS_OWN_NAMES = ("class_name:", "actor_id:", "namespace:", "name:", "The actor died unexpectedly")
 
 LONGEST_CAUSE = 500
 """Characters of Ray's messages that are passed on."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished block and the seconds that the worker spent on it."""
-
-    event: BlockDone
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -95,6 +87,7 @@ class BlockWorker(WorkerProcess):
     def __init__(self, name: str, threads: int, log_folder: Path | None) -> None:
         super().__init__(name, threads, log_folder)
         self._block_function: BlockFunction | None = None
+        self._computing = ThreadPoolExecutor(max_workers=1)
 
     def prepare(self, make_worker: MakeWorker, spec: Any) -> Refused | Failed | None:
         """Get ready for the blocks of one run."""
@@ -107,17 +100,16 @@ class BlockWorker(WorkerProcess):
             return failed(error, "the start of a worker")
         return None
 
-    def compute(self, block: int) -> Done | Refused | Failed:
-        """Run one block."""
+    def compute(self, block: int) -> BlockDone | Refused | Failed:
+        """Run one block; of two calls at once, one computes while the other finishes."""
         assert self._block_function is not None, "prepare comes first"
-        started = time.perf_counter()
         try:
-            event = self._block_function(block)
+            done = self._computing.submit(self._block_function, block).result()
+            return done if isinstance(done, BlockDone) else done()
         except InputError as error:
             return refused(error)
         except Exception as error:
             return failed(error, f"block {block}")
-        return Done(event, time.perf_counter() - started)
 
     def expect(self, block: int) -> None:
         """Let the block function begin what its next block needs; runs beside :meth:`compute`."""
@@ -141,7 +133,7 @@ def new_actor(
     if gpus == 0:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     remote: Any = ray.remote  # whose types know no concurrency groups
-    actor_class = remote(concurrency_groups={BESIDE: 1})(kind).options(
+    actor_class = remote(concurrency_groups={BESIDE: 1, BLOCKS: 2})(kind).options(
         num_cpus=threads,
         num_gpus=gpus,
         max_restarts=0,

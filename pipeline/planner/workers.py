@@ -118,14 +118,14 @@ def worker_bytes(facts: JobFacts, batch: int, device: Device) -> int:
     """Peak bytes in main memory of a worker process.
 
     The network twice (while weights load), one batch at work and, of this shard and of the next,
-    one loaded and one being loaded; and a shard: its batches in float32, the same in one piece, and
-    the stored numbers before and after encoding.
+    one loaded and one being loaded; and the stored numbers of two shards, before and after
+    encoding: one shard is written while the next is computed.
     """
     network = 2 * 4 * facts.P
     working = batch * sample_bytes(facts) if device == "cpu" else 0
     decoded = 5 * batch * facts.input_bytes
     entries = facts.rows_per_shard * facts.outputs * facts.p
-    shard = entries * (2 * 4 + 2 * facts.itemsize)
+    shard = 2 * entries * 2 * facts.itemsize
     base = BASE_BYTES[device] + facts.library_bytes
     return base + network + working + decoded + shard
 

@@ -141,7 +141,7 @@ def _create(
     """An empty store whose scale comes from the split's first rows."""
     first = slice(0, min(SCALE_ROWS, len(split_job.split)))
     scale, h, k = 1.0, 0, 1
-    for features in extract_batches(extract, Loading(first, spec, split_job)):
+    for features, _ in extract_batches(extract, Loading(first, spec, split_job)):
         found = power_of_two_scale(features.phi)
         scale = found if h == 0 else min(scale, found)
         k, h = features.f0.shape[1], _width(features)

@@ -2,22 +2,23 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import torch
 
 from pipeline.artefact import ForeignArtefactError
 from pipeline.data.batches import AnyPreprocess, LoadBatch, batch_loader
 from pipeline.data.split import Split
 from pipeline.distributed.ahead import Ahead
 from pipeline.distributed.decoders import DecodedAhead, Decoders
+from pipeline.distributed.executor import Finish
 from pipeline.distributed.worker import peak_resident_bytes
 from pipeline.jacobian import FeatureExtractor, Features, NonFiniteSamplesError
 from pipeline.log import BlockDone
 from pipeline.registry import build_network
 from pipeline.sketch.make import build_sketch
 from pipeline.store import FeatureStore
+from pipeline.store.gathered import GatheredShard
 from pipeline.store.lease import take_lease
 from pipeline.store.place import Location
 from pipeline.store.precision import NonFiniteFeatureError
@@ -69,7 +70,7 @@ def make_featurizer(spec: FeaturizeSpec) -> "Featurizer":
 
 
 class Featurizer:
-    """Makes the shard of a block and marks it done, while the next one's samples are loaded.
+    """Computes the shard of a block, while the next one's samples are loaded; writing is left.
 
     It reports no rows for a shard that another job has finished or is making.
     """
@@ -88,26 +89,32 @@ class Featurizer:
         if not store.is_done(shard):
             self._expected[block] = Loading(store.samples(shard), self._spec, job)
 
-    def __call__(self, block: int) -> BlockDone:
-        """Make one shard; what was expected of it is used."""
+    def __call__(self, block: int) -> BlockDone | Finish:
+        """Compute one shard, with what was expected of it; to write and mark it is left."""
         started = time.perf_counter()
         job, shard = self._spec.locate(block)
         store = self._stores[job.store]
         loading = self._expected.pop(block, None)
-        lease = take_lease(store.place, f"{shard:05d}", self._spec.owner)
-        rows, pace = 0, Pace()
-        if lease is not None:
-            with lease:
-                if not store.is_done(shard):
-                    store.remove_partial(shard)
-                    loading = loading or Loading(store.samples(shard), self._spec, job)
-                    rows = write_shard(self._extract, store, shard, loading, job)
-                    pace = loading.pace
-        if loading is not None:
-            loading.close()
-        seconds = time.perf_counter() - started
-        peak = peak_resident_bytes()
-        return BlockDone(STAGE, block, rows, seconds, peak, waited=pace.waited, ready=pace.ready)
+        with ExitStack() as holding:
+            lease = take_lease(store.place, f"{shard:05d}", self._spec.owner)
+            if lease is not None:
+                holding.enter_context(lease)
+            if lease is None or store.is_done(shard):
+                if loading is not None:
+                    loading.close()
+                return _event(block, 0, time.perf_counter() - started, Pace())
+            store.remove_partial(shard)
+            loading = loading or Loading(store.samples(shard), self._spec, job)
+            gathered = gather(self._extract, store, shard, loading)
+            held = holding.pop_all()
+        seconds, pace = time.perf_counter() - started, loading.pace
+
+        def write() -> BlockDone:
+            with held:
+                store.write_shard(shard, gathered)
+            return _event(block, gathered.samples, seconds, pace)
+
+        return write
 
     def _forget_expected(self) -> None:
         for block in list(self._expected):
@@ -116,21 +123,25 @@ class Featurizer:
                 loading.close()
 
 
-def write_shard(
-    extract: FeatureExtractor, store: FeatureStore, shard: int, loading: "Loading", job: SplitJob
-) -> int:
-    """Make one shard and mark it done; its samples."""
-    rows = job.split.subset(store.samples(shard))
-    features = concatenated(list(extract_batches(extract, loading)))
-    store.write_rows(
-        shard,
-        features.phi,
-        f0=features.f0,
-        labels=rows.labels,
-        ids=rows.ids,
-        penultimate=features.captured,
-    )
-    return len(rows)
+def _event(block: int, rows: int, seconds: float, pace: "Pace") -> BlockDone:
+    peak = peak_resident_bytes()
+    return BlockDone(STAGE, block, rows, seconds, peak, waited=pace.waited, ready=pace.ready)
+
+
+def gather(
+    extract: FeatureExtractor, store: FeatureStore, shard: int, loading: "Loading"
+) -> GatheredShard:
+    """Every row of a shard, ready to be written."""
+    gathered = store.new_shard(shard)
+    for features, rows in extract_batches(extract, loading):
+        gathered.add(
+            features.phi,
+            f0=features.f0,
+            labels=rows.labels,
+            ids=rows.ids,
+            penultimate=features.captured,
+        )
+    return gathered
 
 
 def make_extractor(spec: FeaturizeSpec) -> FeatureExtractor:
@@ -217,10 +228,12 @@ class Loading:
             yield inputs, rows
 
 
-def extract_batches(extract: FeatureExtractor, loading: Loading) -> Iterator[Features]:
-    """Features batch by batch; the next batch is loaded while this one is differentiated."""
+def extract_batches(
+    extract: FeatureExtractor, loading: Loading
+) -> Iterator[tuple[Features, Split]]:
+    """Features and samples, batch by batch; the next is loaded while one is differentiated."""
     for inputs, rows in loading:
-        yield _named(extract, inputs, rows)
+        yield _named(extract, inputs, rows), rows
 
 
 def make_loader(spec: FeaturizeSpec) -> Callable[[Batch], Inputs]:
@@ -259,15 +272,3 @@ def _named(extract: FeatureExtractor, inputs: Inputs, rows: Split) -> Features:
     except InputError as error:
         names = ", ".join(rows.ids[:3]) + (f", … {rows.ids[-1]}" if len(rows) > 3 else "")
         raise InputError(f"{error} The batch, in order: {names} of split {rows.name}.") from None
-
-
-def concatenated(batches: list[Features]) -> Features:
-    """The batches of one shard as one record."""
-    if len(batches) == 1:
-        return batches[0]
-    captured = [batch.captured for batch in batches if batch.captured is not None]
-    return Features(
-        phi=torch.cat([batch.phi for batch in batches]),
-        f0=torch.cat([batch.f0 for batch in batches]),
-        captured=torch.cat(captured) if captured else None,
-    )

@@ -35,10 +35,11 @@ from pipeline.store.facts import (
     as_json,
 )
 from pipeline.store.facts import rows_per_shard as default_rows_per_shard
+from pipeline.store.gathered import GatheredShard
 from pipeline.store.lazy import lazy_array, lazy_chunks
 from pipeline.store.place import Location, as_location, child, place_at
-from pipeline.store.precision import TORCH_DTYPES, StoredDtype, storage_view, to_stored
-from pipeline.store.samples import npy_bytes, npz_bytes, sample_arrays
+from pipeline.store.precision import TORCH_DTYPES, StoredDtype, storage_view
+from pipeline.store.samples import npy_bytes, npz_bytes
 from pipeline.store.shard import (
     CHUNK_COLUMNS,
     Compression,
@@ -215,23 +216,23 @@ class FeatureStore:
         """
         if self.is_done(shard):
             return False
-        facts, count = self.facts, self._sample_count(shard)
-        arrays = sample_arrays(count, ids=ids, labels=labels, f0=f0, penultimate=penultimate)
-        _refuse_shape(f"f0 of shard {shard}", arrays["f0"].shape, (count, facts.k))
-        if penultimate is not None:
-            found = arrays["penultimate"].shape
-            _refuse_shape(f"penultimate of shard {shard}", found, (count, facts.h))
-        # Each sample's outputs follow one another.
-        rows = phi.detach().reshape(-1, phi.shape[-1])
-        _refuse_shape(f"phi of shard {shard}", rows.shape, (count * facts.outputs, facts.p))
-        names = [name for name in ids for _ in range(facts.outputs)]
-        stored = to_stored(rows, facts.dtype, facts.scale, names)
+        gathered = self.new_shard(shard)
+        gathered.add(phi, f0=f0, labels=labels, ids=ids, penultimate=penultimate)
+        self.write_shard(shard, gathered)
+        return True
+
+    def new_shard(self, shard: int) -> GatheredShard:
+        """What takes a shard's rows in the order of its samples, some at a time."""
+        return GatheredShard(self.facts, self._sample_count(shard), f"shard {shard}")
+
+    def write_shard(self, shard: int, gathered: GatheredShard) -> None:
+        """Store a shard whose rows have all come, and mark it done."""
+        content = encode_shard(storage_view(gathered.features), self.facts.layout)
         mark = {
-            "features": self._publish(shard_key(shard), encode_shard(stored, facts.layout)),
-            "rows": self._publish(rows_key(shard), npz_bytes(arrays)),
+            "features": self._publish(shard_key(shard), content),
+            "rows": self._publish(rows_key(shard), npz_bytes(gathered.rows)),
         }
         self.place.write(mark_key(shard), readable_json(mark).encode())
-        return True
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -414,8 +415,3 @@ def rows_key(shard: int) -> str:
 def mark_key(shard: int) -> str:
     """A shard's done mark."""
     return f"done/{shard:05d}.json"
-
-
-def _refuse_shape(what: str, found: Sequence[int], wanted: tuple[int, ...]) -> None:
-    if tuple(found) != wanted:
-        raise InputError(f"{what} must have shape {wanted}, got {tuple(found)}.")

@@ -53,29 +53,29 @@ def power_of_two_scale(first_rows: Float[Tensor, "n p"]) -> float:
     return 2.0 ** min(LARGEST_SCALED - math.ceil(math.log2(largest)), 126)
 
 
-def to_stored(
-    phi: Float[Tensor, "n p"], dtype: str, scale: float, ids: Sequence[str]
-) -> np.ndarray:
-    """``phi · scale`` in the stored type, (n, p); ``ids[i]`` names row i's sample in errors.
+def convert(
+    phi: Float[Tensor, "n p"], out: Float[Tensor, "n p"], scale: float, ids: Sequence[str]
+) -> None:
+    """Write ``phi · scale`` to ``out``, in its type; ``ids[i]`` names row i's sample in errors.
 
     Raises :class:`NonFiniteFeatureError` for a value that is not finite before or after.
     """
-    stored = torch.empty(phi.shape, dtype=TORCH_DTYPES[dtype])
-    largest = torch.finfo(stored.dtype).max
-    # Some rows at a time: a scaled copy of the whole shard would double the peak.
+    largest = torch.finfo(out.dtype).max
+    # Some rows at a time: a scaled copy of a whole batch would double the peak.
     for start in range(0, len(phi), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         scaled = phi[rows] * scale
-        converted = scaled.to(stored.dtype)
+        converted = scaled.to(out.dtype)
         low, high = scaled.aminmax()
         # A twentieth of the time of asking every entry; NaN is within no bounds.
         if not (low >= -largest and high <= largest):
             finite = torch.isfinite(converted)
             if not bool(finite.all()):
                 row, column = (int(i) for i in torch.nonzero(~finite)[0])
-                _refuse(float(phi[start + row, column]), column, ids[start + row], dtype, scale)
-        stored[rows] = converted
-    return storage_view(stored)
+                value = float(phi[start + row, column])
+                name = str(out.dtype).removeprefix("torch.")
+                _refuse(value, column, ids[start + row], name, scale)
+        out[rows] = converted
 
 
 def storage_view(tensor: Tensor) -> np.ndarray:

@@ -27,7 +27,7 @@ def sample_arrays(
         arrays["penultimate"] = _float32(penultimate)
     for name, values in arrays.items():
         if len(values) != count:
-            raise InputError(f"the shard has {count} samples, got {len(values)} {name}.")
+            raise InputError(f"there are {count} samples, got {len(values)} {name}.")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = int(np.argwhere(~np.isfinite(values))[0][0])
             raise NonFiniteFeatureError(

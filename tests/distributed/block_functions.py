@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ def begin(spec: Spec, block: int) -> int:
 
 
 def done(block: int) -> BlockDone:
-    return BlockDone("test", block, rows=1, seconds=0.0, peak_bytes=0)
+    return BlockDone("test", block, rows=1, seconds=0.5, peak_bytes=0)
 
 
 def write_products(spec: Spec) -> Callable[[int], BlockDone]:
@@ -152,6 +153,30 @@ def slow_in_one_of_two(spec: Spec) -> Callable[[int], BlockDone]:
     def block_function(block: int) -> BlockDone:
         time.sleep(seconds)
         return write(block)
+
+    return block_function
+
+
+def leave_the_end(spec: Spec) -> Callable[[int], Callable[[], BlockDone]]:
+    """Products whose saving is left; block 0's comes after block 1 has begun in the same process.
+
+    The end of the troubled block goes wrong once.
+    """
+    write = write_products(spec)
+    following = threading.Event()
+
+    def block_function(block: int) -> Callable[[], BlockDone]:
+        if block == 1:
+            following.set()
+
+        def finish() -> BlockDone:
+            if block == 0 and not following.wait(30):
+                raise TimeoutError("nothing went on beside the end of block 0")
+            if block == spec.troubled_block:
+                _fail_once(spec, block)
+            return write(block)
+
+        return finish
 
     return block_function
 

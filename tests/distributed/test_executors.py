@@ -6,6 +6,7 @@ import torch
 from block_functions import (
     fail_once,
     fail_to_start,
+    leave_the_end,
     missing_extra,
     poisoned,
     refuse_to_start,
@@ -26,7 +27,7 @@ def test_every_block_is_done_once_and_reported_once(executor, spec):
     assert sorted(event.block for event in events) == list(range(7))
     assert [spec.attempts(block) for block in range(7)] == [1] * 7
     assert (outcome.blocks, outcome.retries, outcome.workers_lost) == (7, 0, 0)
-    assert outcome.busy_seconds > 0
+    assert outcome.busy_seconds == 7 * 0.5
 
 
 def test_results_equal_the_reference_byte_for_byte(executor, spec, tmp_path_factory):
@@ -53,6 +54,14 @@ def test_a_block_that_fails_once_is_repeated_and_counted(executor, spec):
     assert outcome.retries == 1
     assert [(r.block, r.attempt) for r in retries] == [(3, 1)]
     assert "OSError: the disk blinked" in retries[0].cause
+
+
+def test_what_a_block_leaves_is_done_beside_the_next_one_and_repeated_when_it_fails(executor, spec):
+    events = []
+    outcome = executor.run(leave_the_end, spec, range(7), events.append)
+    assert sorted(event.block for event in events) == list(range(7))
+    assert sorted(spec.results()) == [f"{block}.npy" for block in range(7)]
+    assert outcome.retries == 1
 
 
 def test_a_poisoned_block_stops_the_run_by_name_after_three_attempts(executor, spec):
