@@ -51,6 +51,8 @@ class Panel:
     """Corners of an outline that replaces the axes: the triangle of a simplex."""
     names: list[str] = field(default_factory=list)
     """Of what stands at y = 1, 2, …, from the top; they replace the numbers."""
+    columns: list[str] = field(default_factory=list)
+    """Of what stands at x = 1, 2, …; they replace the numbers."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,9 @@ def _draw_panel(axes: Axes, panel: Panel, labels: list[str]) -> None:
     if panel.names:
         axes.set_yticks(range(1, len(panel.names) + 1), panel.names, fontsize=7.5)
         axes.set_ylim(len(panel.names) + 0.6, 0.4)
+    if panel.columns:
+        axes.set_xticks(range(1, len(panel.columns) + 1), panel.columns)
+        axes.set_xlim(0.5, len(panel.columns) + 0.5)
     if panel.frame:
         xs, ys = zip(*panel.frame, panel.frame[0], strict=True)
         axes.plot(xs, ys, color=GRID, linewidth=1.2, zorder=0)

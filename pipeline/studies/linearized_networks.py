@@ -153,9 +153,9 @@ def _plot(options: LinearizedNetworksOptions, table: list[dict[str, Any]]) -> Pl
             errors = [row["stderr"] for row in rows] if key == "accuracy, %" else None
             xs = [float(names.index(row["network"]) + 1) for row in rows]
             lines.append(Series(method, xs, [row[key] for row in rows], errors))
-        panels.append(Panel("network", key, lines))
-    listed = "; ".join(f"{i + 1}: {name}" for i, name in enumerate(names))
-    return Plot("networks", "Networks and their linearizations", f"Networks {listed}.", panels)
+        panels.append(Panel("", key, lines, columns=names))
+    caption = "Networks in the order of the config; bars are one standard error."
+    return Plot("networks", "Networks and their linearizations", caption, panels)
 
 
 STUDY = Study(LinearizedNetworksOptions, run)
