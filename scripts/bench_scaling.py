@@ -35,15 +35,10 @@ from pipeline.log import BlockDone
 from pipeline.registry import load_config
 from pipeline.runs import RunFolder
 from pipeline.stages.features import make_spec
-from pipeline.stages.featurize import (
-    FeaturizeSpec,
-    Loading,
-    SplitJob,
-    extract_batches,
-    make_extractor,
-    make_featurizer,
-)
+from pipeline.stages.featurize import extract_batches, make_extractor, make_featurizer
+from pipeline.stages.featurize_spec import FeaturizeSpec, SplitJob
 from pipeline.stages.job import Silence, make_instrument, make_job
+from pipeline.stages.loading import Loading
 from pipeline.store import FeatureStore
 
 CONFIG = Path(__file__).parents[1] / "configs/cifar100_superclasses.yaml"

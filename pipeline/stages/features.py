@@ -18,16 +18,10 @@ from pipeline.distributed.executor import DecodingExecutor
 from pipeline.distributed.worker import computing_threads
 from pipeline.jacobian import Features
 from pipeline.planner import Plan
-from pipeline.stages.featurize import (
-    STAGE,
-    FeaturizeSpec,
-    Loading,
-    SplitJob,
-    extract_batches,
-    make_extractor,
-    make_loader,
-)
+from pipeline.stages.featurize import extract_batches, make_extractor
+from pipeline.stages.featurize_spec import STAGE, FeaturizeSpec, SplitJob
 from pipeline.stages.job import Instrument, Job
+from pipeline.stages.loading import Loading, make_loader
 from pipeline.stages.shards import POLL_SECONDS, ShardWatch, complete_shards
 from pipeline.store import FeatureStore, power_of_two_scale
 from pipeline.store.facts import FORMAT_VERSION

@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline.distributed.executor import BlockFailedError, BlockRetry, Executor, Outcome
 from pipeline.log import BlockDone
-from pipeline.stages.featurize import STAGE, FeaturizeSpec, make_featurizer
+from pipeline.stages.featurize import make_featurizer
+from pipeline.stages.featurize_spec import STAGE, FeaturizeSpec
 from pipeline.stages.job import Job
 from pipeline.store import FeatureStore
 from pipeline.store.lease import live_leases

@@ -8,7 +8,7 @@ from small_runs import SMALL, events, run
 
 from pipeline.artefact import FullDiskError
 from pipeline.runs import RunFolder
-from pipeline.stages import featurize
+from pipeline.stages import loading
 from pipeline.stages.shards import ShardFailedError
 from pipeline.stages.status import run_status
 from pipeline.store.folder_place import FolderPlace
@@ -21,7 +21,7 @@ TROUBLED = 70
 
 def trouble(monkeypatch, meet):
     """Loading one training sample does what ``meet`` does."""
-    loader = featurize.batch_loader
+    loader = loading.batch_loader
 
     def troubled(options):
         load = loader(options)
@@ -36,7 +36,7 @@ def trouble(monkeypatch, meet):
         return load_rows
 
     bad = set()
-    monkeypatch.setattr(featurize, "batch_loader", troubled)
+    monkeypatch.setattr(loading, "batch_loader", troubled)
 
 
 def hang():
