@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Int
 from numpy import ndarray
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -150,7 +151,7 @@ def tune(
             break
         logger.info("the best learning rate lies at the end of the grid: adding %.3g", beyond)
         points = sorted([*points, visit(beyond, splits["train"])], key=lambda p: p.learning_rate)
-    notes = _notes(points)
+    notes = [*_notes(points), *_no_better_than_one_class(points, splits[selection].labels)]
     best = _best(points)
     if best is None:
         return TrainedFit(None, {}, points, notes)
@@ -186,6 +187,18 @@ def _notes(points: Sequence[Point]) -> list[str]:
     if _beyond(points) is not None:
         notes.append("the chosen learning rate lies at the edge of its grid: widen the grid")
     return notes
+
+
+def _no_better_than_one_class(points: Sequence[Point], labels: Int[ndarray, " n"]) -> list[str]:
+    share = np.bincount(labels).max() / len(labels)
+    best = _best(points)
+    if best is None or best.accuracy is None or best.accuracy > share:
+        return []
+    return [
+        f"no learning rate did better than the most frequent class, {share:.1%} of the selection "
+        "split: nothing was learned. Widen the grid, or give an untrained network a preprocessing "
+        "of its own"
+    ]
 
 
 def _best(points: Sequence[Point]) -> Point | None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.baselines.finetune import TrainingOptions
+from pipeline.data.preprocess import PreprocessOptions
 from pipeline.types import InputError
 
 
@@ -14,11 +15,15 @@ class ScratchOptions(TrainingOptions):
     """Train every parameter from random weights."""
 
     kind: Literal["scratch"] = "scratch"
+    preprocess: PreprocessOptions | None = None
+    """Its own, where the benchmark's belongs to the pretrained weights (bytes without division, for
+    one): an untrained network wants pixels of deviation one."""
 
 
 def untrained(make_module: Callable[[], nn.Module], seed: int) -> Callable[[], nn.Module]:
     """A factory of the same network with weights drawn anew, by each layer's own rule.
 
+    Where a network has a rule of its own (``reset_parameters``), it has the last word.
     Refuses networks with parameters that no layer knows how to draw, naming them: left at their
     pretrained values they would make "from scratch" a lie.
     """
@@ -29,7 +34,7 @@ def untrained(make_module: Callable[[], nn.Module], seed: int) -> Callable[[], n
         # Layers draw from the global generator; the fork leaves the caller's as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for layer in module.modules():
+            for layer in reversed(list(module.modules())):  # parts before the whole
                 reset = getattr(layer, "reset_parameters", None)
                 if callable(reset):
                     reset()

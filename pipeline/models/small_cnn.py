@@ -57,6 +57,10 @@ class SmallCNN(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(POOLED)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(widths[-1] * POOLED**2, classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Random convolutions that keep the signal's size."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -67,6 +67,10 @@ class SqueezeNet(nn.Module):
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(WIDTH, classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Random convolutions that keep the signal's size; no normalization restores it."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")

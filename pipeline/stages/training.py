@@ -31,6 +31,7 @@ from pipeline.stages.job import Instrument, Job, stage_provenance
 from pipeline.stages.predictions import forget_fit_without_predictions, write_method_predictions
 from pipeline.stages.stage import run_stage
 from pipeline.stages.training_images import joined, split_images, training_preprocess
+from pipeline.types import InputError
 
 Trained = FinetuneOptions | ScratchOptions | LpFtOptions
 """Options of the methods that train."""
@@ -67,7 +68,7 @@ class TrainingSpec:
         return split_images(split, preprocess, keep=True, threads=self.threads)
 
     def scored_images(self, split: Split, *, keep: bool = False) -> Images:
-        """Rows to predict, preprocessed as the features' are."""
+        """Rows to predict."""
         return split_images(split, self.preprocess, keep=keep, threads=self.threads)
 
 
@@ -116,7 +117,7 @@ def make_training_spec(
     job: Job, options: Trained, model: Any, plan: Plan, probe: Linear | None
 ) -> TrainingSpec:
     """What the grid of one method needs, fixed before any of it is trained."""
-    preprocess = job.config.benchmark.preprocess
+    preprocess = _preprocess(job, options)
     train, selection = job.split("train"), job.split(job.config.selection)
     classes = len(job.benchmark.classes)
     _, network = starting_point(options, model, classes, probe)
@@ -141,6 +142,18 @@ def make_training_spec(
         device=plan.device,
         threads=plan.threads,
     )
+
+
+def _preprocess(job: Job, options: Trained) -> PreprocessOptions:
+    usual: PreprocessOptions = job.config.benchmark.preprocess
+    own = options.preprocess if isinstance(options, ScratchOptions) else None
+    if own is not None and own.channels != usual.channels:
+        raise InputError(
+            f"the preprocessing of scratch gives {own.channels} channels, the network takes "
+            f"{usual.channels}. Set its channels: {usual.channels}.",
+            "baselines",
+        )
+    return own or usual
 
 
 def starting_point(

@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from pipeline.baselines.lp_ft import LpFtOptions, with_probe_head
 from pipeline.baselines.probe import Linear
 from pipeline.baselines.scratch import untrained
 from pipeline.baselines.training import Images, Recipe
+from pipeline.models.squeezenet import SqueezeNet
 from pipeline.types import InputError
 
 RECIPE = Recipe(learning_rate=0.1, epochs=2, batch_size=16)
@@ -121,6 +125,14 @@ def test_refitting_uses_all_rows_and_keeps_validation_scores_held_out(make_net, 
     assert not np.array_equal(again.scores["id_test"], once.scores["id_test"])
 
 
+def test_a_grid_that_learned_nothing_says_so(make_net, splits, tmp_path):
+    constant = splits | {"val": replace(splits["val"], labels=np.zeros_like(splits["val"].labels))}
+    hopeless = tuned(make_net, constant, tmp_path / "constant", rates=(1e-12,))
+    assert "nothing was learned" in hopeless.notes[-1]
+    learned = tuned(make_net, splits, tmp_path / "learned", rates=(0.1,))
+    assert not any("nothing was learned" in note for note in learned.notes)
+
+
 def test_training_from_scratch_forgets_the_pretrained_weights(make_net):
     def pretrained():
         net = make_net()
@@ -135,6 +147,18 @@ def test_training_from_scratch_forgets_the_pretrained_weights(make_net):
     assert not (first.norm.running_mean == 7.0).any()
     assert torch.equal(first.conv.weight, same.conv.weight)
     assert not torch.equal(first.conv.weight, other.conv.weight)
+
+
+def test_a_networks_own_rule_has_the_last_word():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        own = SqueezeNet(classes=3)
+    again = untrained(lambda: copy.deepcopy(own), 1)()
+    first, deepest = "features.0.weight", "features.12.squeeze.weight"
+    for name in (first, deepest):
+        drawn, before = again.get_parameter(name), own.get_parameter(name)
+        assert not torch.equal(drawn, before)
+        assert drawn.std().item() == pytest.approx(before.std().item(), rel=0.05)
 
 
 def test_parameters_that_cannot_be_drawn_anew_are_named(make_net):

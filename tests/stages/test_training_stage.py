@@ -324,3 +324,22 @@ def test_the_augmented_probe_is_one_more_method_and_resumes_pass_by_pass(prepare
     assert table(resumed) == table(whole)
     assert not folder.exists()
     assert table(whole)["linear_probe_augmented"]["splits"]["id_test"]["accuracy"] > 0.6
+
+
+def test_an_untrained_network_sees_its_own_preprocessing(prepared):
+    def spec(**changes):
+        own = prepared.job.config.benchmark.preprocess.model_dump() | changes
+        options = ScratchOptions.model_validate(short("scratch", preprocess=own))
+        model = prepared.instrument.model_options
+        return training.make_training_spec(prepared.job, options, model, PLAN, None)
+
+    usual, other = spec(), spec(mean=[0.25], std=[0.5])
+    pixels, seen = (
+        np.stack(one.scored_images(one.selection).load([0, 1])) for one in (usual, other)
+    )
+    given = prepared.job.config.benchmark.preprocess
+    expected = (pixels * given.std[0] + given.mean[0] - 0.25) / 0.5
+    np.testing.assert_allclose(seen, expected, rtol=1e-5, atol=1e-5)
+    assert other.provenance["preprocess"] != usual.provenance["preprocess"]
+    with pytest.raises(InputError, match=r"baselines: .* 3 channels, the network takes 1"):
+        spec(channels=3)
