@@ -23,6 +23,7 @@ from pipeline.gp.categorical import (
     root_transposed_rows,
 )
 from pipeline.gp.rows import kernel, primal, times, transposed_times
+from pipeline.gp.weight_posterior import WeightPosterior
 from pipeline.solvers.cholesky import cholesky_factor
 from pipeline.solvers.operator import DenseKernel
 from pipeline.types import InputError
@@ -107,6 +108,13 @@ class FunctionSpaceLaplace:
         cross = root_transposed_rows(self.root, s * kernel(self.rows, rows))
         whitened = torch.linalg.solve_triangular(self.factor, cross, upper=False)
         return s * kernel(rows, rows) - whitened.T @ whitened
+
+    def weight_posterior(self) -> WeightPosterior:
+        """The same without the training rows: Q has a column for every row."""
+        half = root_transposed_rows(self.root, self.rows.double())
+        whitened = torch.linalg.solve_triangular(self.factor, half, upper=False)
+        s = self.outputscale
+        return WeightPosterior(self.weights(), s, math.sqrt(s) * whitened.T)
 
     def log_marginal_likelihood(self) -> float:
         """Laplace's estimate of log p(labels), in nats."""

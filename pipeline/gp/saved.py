@@ -6,7 +6,7 @@
       network.safetensors     the network's weights; its architecture is the caller's
 
 What is saved is the posterior of θ′: of a process in function space with one direction a training
-row, in parameter space with its p×p precision.
+row, in parameter space with its p×p precision. Classifiers are saved in the same way.
 """
 
 from dataclasses import dataclass
@@ -19,21 +19,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.artefact import (
+    FILES,
+    PROVENANCE,
     CorruptArtefactError,
     new_artefact,
     open_artefact,
     tensors_digest,
 )
-from pipeline.gp.function_space import FunctionSpace
+from pipeline.gp.classification import LinearizedClassifier
 from pipeline.gp.linearization import Linearization
-from pipeline.gp.parameter_space import ParameterSpace
 from pipeline.gp.regression import LinearizedGP
-from pipeline.gp.weight_posterior import WeightPosterior, exact_weights
+from pipeline.gp.saved_posterior import posterior_of, posterior_tensors
+from pipeline.jacobian.checks import refuse_no_network
 from pipeline.types import InputError
 
 FORMAT = 2
 """Raised when files of older versions can no longer be read."""
 POSTERIOR, NETWORK = "posterior.safetensors", "network.safetensors"
+VALUES, CLASSES = "values", "classes"
+LOADERS = {VALUES: "load_gp", CLASSES: "load_classifier"}
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,22 @@ class SavedSketch:
     kind: str = "saved"
 
 
-def save_gp(gp: LinearizedGP, folder: str | Path) -> None:
-    """Write a process; what stood in the folder before is replaced when all is written.
+def save_gp(gp: LinearizedGP | LinearizedClassifier, folder: str | Path) -> None:
+    """Write a process; another that stood in the folder before is replaced when all is written.
 
-    Refused for processes known by products only (give them fast variances first), and for sketches
-    and outputs that are functions.
+    Refused for processes known by products only (give them fast variances first), for sketches
+    and outputs that are functions, and for a folder that holds something else.
     """
+    if not isinstance(gp, LinearizedGP | LinearizedClassifier):
+        raise InputError(
+            f"expected a fitted process or classifier, got a {type(gp).__name__}. Of an "
+            "adaptation, save its tasks one by one."
+        )
+    _refuse_foreign(Path(folder))
     linearization = gp.linearization
     if not isinstance(linearization.output, int | str):
         raise InputError("a process with a function as its output cannot be saved; name one.")
-    tensors, facts = _posterior_tensors(gp.posterior)
+    tensors, facts = posterior_tensors(gp.posterior)
     sketch = linearization.sketch
     if sketch is not None:
         if not hasattr(sketch, "indices"):
@@ -64,15 +74,14 @@ def save_gp(gp: LinearizedGP, folder: str | Path) -> None:
     files = {POSTERIOR: _apart(tensors), NETWORK: _apart(linearization.model.state_dict())}
     provenance = {
         "format": FORMAT,
-        "name": gp.name,
-        "noise": gp.noise,
-        "targets": gp.targets,
         "converged": gp.converged,
         "output": linearization.output,
         "mean": linearization.mean,
         "seed": linearization.seed,
+        "compute_dtype": linearization.compute_dtype,
         "sha256": {name: _sha256(content) for name, content in files.items()},
         **facts,
+        **_predicted(gp),
     }
     with new_artefact(Path(folder), provenance) as partial:
         for name, content in files.items():
@@ -81,30 +90,65 @@ def save_gp(gp: LinearizedGP, folder: str | Path) -> None:
 
 def load_gp(folder: str | Path, model: nn.Module) -> LinearizedGP:
     """The process in a folder. ``model`` is of the network's architecture; it gets the weights."""
-    folder = Path(folder)
-    facts = open_artefact(folder)
-    if facts.get("format") != FORMAT:
-        raise InputError(f"{folder} has format {facts.get('format')}, this version reads {FORMAT}.")
-    state = _loaded(folder / NETWORK, facts)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"{folder} is of another architecture: {error}") from None
-    tensors = _loaded(folder / POSTERIOR, facts)
-    sketch = None
-    if "indices" in tensors:
-        sketch = SavedSketch(tensors["indices"], tensors["column_weights"])
-    linearization = Linearization(
-        model.eval(), sketch, output=facts["output"], mean=facts["mean"], seed=facts["seed"]
-    )
+    facts, linearization, posterior = _opened(Path(folder), model, VALUES)
     return LinearizedGP(
         linearization,
-        _posterior_of(tensors, facts),
+        posterior,
         facts["noise"],
         facts["targets"],
         converged=facts["converged"],
         name=facts["name"],
     )
+
+
+def load_classifier(folder: str | Path, model: nn.Module) -> LinearizedClassifier:
+    """The classifier in a folder. ``model`` as for :func:`load_gp`."""
+    facts, linearization, posterior = _opened(Path(folder), model, CLASSES)
+    return LinearizedClassifier(linearization, posterior, facts["converged"])
+
+
+def _predicted(gp: LinearizedGP | LinearizedClassifier) -> dict[str, Any]:
+    if isinstance(gp, LinearizedClassifier):
+        return {"predicts": CLASSES}
+    return {"predicts": VALUES, "name": gp.name, "noise": gp.noise, "targets": gp.targets}
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise :class:`InputError` for a file, and for a folder of anything but a saved process."""
+    own = {PROVENANCE, FILES, POSTERIOR, NETWORK}
+    if folder.is_file() or (folder.is_dir() and {f.name for f in folder.iterdir()} - own):
+        raise InputError(
+            f"{folder} holds no saved process, and is not overwritten. Name a new one."
+        )
+
+
+def _opened(folder: Path, model: nn.Module, predicts: str) -> tuple[Any, Linearization, Any]:
+    """What is known of a saved process, the network with its weights, and the posterior."""
+    refuse_no_network(model)
+    facts = open_artefact(folder)
+    if facts.get("format") != FORMAT:
+        raise InputError(f"{folder} has format {facts.get('format')}, this version reads {FORMAT}.")
+    found = facts.get("predicts", VALUES)
+    if found != predicts:
+        raise InputError(f"{folder} predicts {found}: load it with {LOADERS[found]}.")
+    tensors, state = (_loaded(folder / name, facts) for name in (POSTERIOR, NETWORK))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{folder} is of another architecture: {error}") from None
+    sketch = None
+    if "indices" in tensors:
+        sketch = SavedSketch(tensors["indices"], tensors["column_weights"])
+    linearization = Linearization(
+        model.eval(),
+        sketch,
+        output=facts["output"],
+        mean=facts["mean"],
+        seed=facts["seed"],
+        compute_dtype=facts.get("compute_dtype"),
+    )
+    near = {name: tensor.to(linearization.device) for name, tensor in tensors.items()}
+    return facts, linearization, posterior_of(near, facts)
 
 
 def _loaded(path: Path, facts: dict[str, Any]) -> dict[str, Tensor]:
@@ -121,30 +165,6 @@ def _loaded(path: Path, facts: dict[str, Any]) -> dict[str, Tensor]:
 def _sha256(tensors: dict[str, Tensor]) -> str:
     # Files have an order of their own.
     return tensors_digest(dict(sorted(tensors.items())))
-
-
-def _posterior_tensors(posterior: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if isinstance(posterior, FunctionSpace):
-        posterior = exact_weights(posterior)
-    if isinstance(posterior, WeightPosterior):
-        tensors = {"mean_weights": posterior.mean_weights, "directions": posterior.directions}
-        return tensors, {"kind": "weights", "outputscale": posterior.outputscale}
-    if isinstance(posterior, ParameterSpace):
-        tensors = {name: getattr(posterior, name) for name in ("precision", "moment", "factor")}
-        facts = {"outputscale": posterior.outputscale, "fit": posterior.fit}
-        return tensors, {"kind": "parameter_space", **facts}
-    raise InputError(
-        "this process is known by products with its training data only. Save "
-        "gp.with_fast_variances(rank), which needs them no more."
-    )
-
-
-def _posterior_of(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Any:
-    s = facts["outputscale"]
-    if facts["kind"] == "weights":
-        return WeightPosterior(tensors["mean_weights"], s, tensors["directions"])
-    precision, moment, factor = (tensors[name] for name in ("precision", "moment", "factor"))
-    return ParameterSpace(precision, moment, factor, s, facts["fit"])
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

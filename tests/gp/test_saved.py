@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from pipeline.evaluation import Predictions, read_predictions, write_predictions
-from pipeline.gp.implicit import ImplicitOptions
+from pipeline.gp.classification import LinearizedClassifier
+from pipeline.gp.dirichlet import dirichlet_classifier
+from pipeline.gp.implicit import ImplicitOptions, NotConvergedError
 from pipeline.gp.linearization import Linearization
 from pipeline.gp.regression import LinearizedGP
-from pipeline.gp.saved import load_gp, save_gp
+from pipeline.gp.saved import load_classifier, load_gp, save_gp
+from pipeline.gp.variational import VariationalOptions, variational_classifier
 from pipeline.metrics import regression_metrics
 from pipeline.sketch import make_sketch
 from pipeline.types import InputError
@@ -90,3 +93,46 @@ def test_predictions_enter_the_common_format(single, tmp_path):
     low, high = found.interval(0.95)
     covered = ((single.y > low) & (single.y < high)).double().mean()
     assert scores["coverage"] == pytest.approx(float(covered))
+
+
+def of_labels(linearization, x, labels):
+    """Classifiers of every kind of posterior that can be saved."""
+    yield LinearizedClassifier.of(linearization, x[:4], labels[:4], outputscale=0.7)
+    x, labels = torch.cat([x, x + 0.1]), torch.cat([labels, labels])
+    yield LinearizedClassifier.of(linearization, x, labels, outputscale=0.7)
+    yield dirichlet_classifier(linearization, x[:4], labels[:4], outputscale=0.7)
+    options = VariationalOptions(steps=3)
+    yield variational_classifier(linearization, x, labels, outputscale=0.7, options=options)[0]
+
+
+def test_loaded_classifiers_give_the_same_probabilities(double, tmp_path):
+    labels = torch.arange(len(double.x)) % 2
+    kinds = set()
+    for classifier in of_labels(Linearization(double.model), double.x, labels):
+        save_gp(classifier, tmp_path / "classifier")
+        loaded = load_classifier(tmp_path / "classifier", elsewhere(double))
+        kinds.add(type(loaded.posterior).__name__)
+        assert loaded.converged == classifier.converged
+        wanted, found = (
+            each.probabilities(double.x_test, allow_unconverged=True)
+            for each in (classifier, loaded)
+        )
+        torch.testing.assert_close(found, wanted)
+    assert kinds == {"WeightPosterior", "ParameterSpaceLaplace", "MeanField"}
+    with pytest.raises(InputError, match="load_classifier"):
+        load_gp(tmp_path / "classifier", elsewhere(double))
+
+
+def test_a_folder_of_something_else_is_not_overwritten(single, tmp_path):
+    (tmp_path / "notes.txt").write_text("kept")
+    with pytest.raises(InputError, match="no saved process"):
+        save_gp(fitted(single), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "kept"
+
+
+def test_a_mean_that_did_not_converge_is_known_after_loading(single, tmp_path, caplog):
+    gp = fitted(single, implicit=ImplicitOptions(max_iterations=1))
+    assert "posterior mean is inexact" in caplog.text
+    save_gp(gp.with_fast_variances(11), tmp_path / "gp")
+    with pytest.raises(NotConvergedError, match="solve for the mean"):
+        load_gp(tmp_path / "gp", elsewhere(single)).predict(single.x_test)
