@@ -67,6 +67,11 @@ def batch_size(inputs: Inputs) -> int:
     """Number of samples in a batch: the length of the (first) tensor's first axis."""
     if isinstance(inputs, torch.Tensor):
         return inputs.shape[0]
+    if not isinstance(inputs, Mapping) or not inputs:
+        raise InputError(
+            "expected samples as a tensor (n, …) or a mapping from argument names to tensors; got "
+            f"{type(inputs).__name__}."
+        )
     return next(iter(inputs.values())).shape[0]
 
 

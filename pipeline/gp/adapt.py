@@ -69,6 +69,11 @@ def adapt(
         hyperparameters = fit_hyperparameters(
             evidences, outputscale=outputscale, noise_per_task=noise_per_task
         )
+    elif len(hyperparameters.noise) not in (1, len(tasks)):
+        raise InputError(
+            f"the hyperparameters have a noise for each of {len(hyperparameters.noise)} tasks, and "
+            f"there are {len(tasks)}. Learn them with one noise for all tasks."
+        )
     s = hyperparameters.outputscale
     fitted = []
     for i, (task, rows, r) in enumerate(zip(tasks, found, residuals, strict=True)):
@@ -81,8 +86,13 @@ def adapt(
 
 def _checked(tasks: Sequence[Task]) -> list[Float[Tensor, "n k"]]:
     """Every task's targets; refused where the tasks differ in their number of columns."""
+    if isinstance(tasks, Task) or not all(isinstance(task, Task) for task in tasks):
+        raise InputError("expected a sequence of tasks: [Task(inputs, targets), …].")
     if not tasks:
         raise InputError("there are no tasks to adapt to.")
+    names = [task.name for task in tasks if task.name]
+    if len(set(names)) < len(names):
+        raise InputError(f"tasks need names of their own; got {', '.join(names)}.")
     targets = [checked_targets(task.targets, batch_size(task.inputs)) for task in tasks]
     widths = {Y.shape[1] for Y in targets}
     if len(widths) > 1:

@@ -40,6 +40,8 @@ def class_probabilities(
         return (mean / (1 + math.pi / 8 * variances).sqrt()).softmax(1)
     if generator is None:
         raise InputError("Monte-Carlo probabilities need a torch.Generator.")
+    if draws < 1:
+        raise InputError(f"Monte-Carlo probabilities need at least one draw, got {draws}.")
     values, vectors = torch.linalg.eigh(covariance)
     root = vectors * values.clamp(min=0).sqrt()[:, None, :]
     noise = torch.randn((draws, *mean.shape), generator=generator, dtype=mean.dtype)

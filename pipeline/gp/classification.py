@@ -83,6 +83,8 @@ class LinearizedClassifier:
                 "the fit did not converge, so its variances mean nothing yet. Fit with more "
                 "iterations, use rule='map', or allow_unconverged=True."
             )
+        if batch_size(inputs) == 0:
+            raise InputError("there are no samples to predict.")
         parts = [
             class_probabilities(*self._logits(batch), rule, generator=generator, draws=draws)
             for batch in _batches(inputs)

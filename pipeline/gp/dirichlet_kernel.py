@@ -85,6 +85,8 @@ class DirichletKernel:
         if K.shape != (len(labels), len(labels)):
             raise InputError(f"{len(labels)} labels have a kernel of shape {tuple(K.shape)}.")
         values, vectors = eigendecomposition(K)
+        if not float(values.sum()) > 0:
+            raise InputError("the kernel is zero on every row: the network ignores its weights.")
         return cls(values.clamp(min=0), vectors, one_hot(labels, classes))
 
     def fit(self, outputscale: float, concentration: float = CONCENTRATION) -> DirichletFit:

@@ -14,10 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.gp.noise import noise_of, refuse_singular
+from pipeline.gp.noise import covariance_factor, noise_of, refuse_singular
 from pipeline.gp.rows import kernel, squared_norms, transposed_times
-from pipeline.solvers.cholesky import cholesky_factor, log_marginal_likelihood
-from pipeline.solvers.operator import DenseKernel
+from pipeline.solvers.cholesky import log_marginal_likelihood
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class FunctionSpace:
         refuse_singular(rows, variances)
         A = outputscale * kernel(rows, rows)
         A.diagonal().add_(variances)
-        factor = cholesky_factor(DenseKernel(A), 0.0)
+        factor = covariance_factor(A)
         dual = torch.cholesky_solve(residuals, factor)
         return cls(rows, residuals, outputscale, variances, factor, dual)
 
@@ -71,7 +70,7 @@ class FunctionSpace:
         corner.diagonal().add_(variances)
         factor = self.factor.new_zeros((n + m, n + m))
         factor[:n, :n], factor[n:, :n] = self.factor, below
-        factor[n:, n:] = cholesky_factor(DenseKernel((corner + corner.T) / 2), 0.0)
+        factor[n:, n:] = covariance_factor((corner + corner.T) / 2)
         all_residuals = torch.cat([self.residuals, residuals])
         dual = torch.cholesky_solve(all_residuals, factor)
         return type(self)(all_rows, all_residuals, self.outputscale, all_noise, factor, dual)

@@ -5,6 +5,8 @@ conjugate gradients. Every solve is certified by an exact product; variances who
 converge are refused.
 """
 
+import logging
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -23,6 +25,8 @@ from pipeline.gp.products import (
 from pipeline.gp.rows import kernel, squared_norms, times
 from pipeline.jacobian.operators import JacobianOperator
 from pipeline.types import InputError
+
+logger = logging.getLogger(__name__)
 
 VARIANCE_BLOCK = 64
 """Test rows whose variances are solved for at once."""
@@ -76,9 +80,8 @@ class ImplicitPosterior:
         """The solution, refused where it did not converge."""
         if not (found.converged or self.options.allow_unconverged):
             raise NotConvergedError(
-                f"conjugate gradients ended at a residual of {found.residual:.1e} after "
-                f"{found.iterations} iterations, and {self.options.tol:.0e} was asked for. Use "
-                "more noise, more iterations, a float64 network, or allow_unconverged=True."
+                f"{_ending(found, self.options)} Use more noise, more iterations, a float64 "
+                "network, or allow_unconverged=True."
             )
         return found.x
 
@@ -155,6 +158,7 @@ def implicit_function_space(
     """The posterior given residuals y − μ, from products with JJᵀ."""
     options = options or ImplicitOptions()
     found = _solve(function_kernel(J), residuals, _ratio(outputscale, noise), options)
+    _warn_unconverged(found, options)
     return ImplicitFunctionSpace(J, residuals, outputscale, noise, options, found)
 
 
@@ -176,6 +180,7 @@ def implicit_parameter_space(
     moment = J.t_matmul(residuals.to(J.dtype)).double()
     ratio = _ratio(outputscale, noise)
     found = _solve(parameter_kernel(J), moment, ratio, options, inexact)
+    _warn_unconverged(found, options)
     return ImplicitParameterSpace(J, residuals, outputscale, noise, options, found, inexact)
 
 
@@ -198,6 +203,7 @@ def more_data(
             raise InputError("inexact products are of the data they were made for. Make both anew.")
         moment = J.t_matmul(residuals.to(J.dtype)).double()
         found = _solve(parameter_kernel(J), moment, ratio, options, start=posterior.solution.x)
+    _warn_unconverged(found, options)
     return replace(posterior, J=J, residuals=residuals, solution=found)
 
 
@@ -220,10 +226,23 @@ def _solve(
     )
 
 
+def _ending(found: Solved, options: ImplicitOptions) -> str:
+    return (
+        f"conjugate gradients ended at a residual of {found.residual:.1e} after {found.iterations} "
+        f"iterations, and {options.tol:.0e} was asked for."
+    )
+
+
+def _warn_unconverged(found: Solved, options: ImplicitOptions) -> None:
+    """Means of an unconverged solve are given, with a warning."""
+    if not found.converged:
+        logger.warning("the posterior mean is inexact: %s", _ending(found, options))
+
+
 def _ratio(outputscale: float, noise: float) -> float:
-    if not (outputscale > 0 and noise > 0):
+    if not (0 < outputscale < math.inf and 0 < noise < math.inf):
         raise InputError(
-            f"implicit solves need an outputscale and a noise above 0; got {outputscale} and "
-            f"{noise}."
+            "implicit solves need a finite outputscale and noise above 0; got "
+            f"{outputscale} and {noise}."
         )
     return noise / outputscale

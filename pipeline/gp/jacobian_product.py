@@ -8,7 +8,7 @@ from linear_operator import LinearOperator
 from torch import Tensor
 
 from pipeline.gp.linearization import Linearization
-from pipeline.gp.rows import squared_norms
+from pipeline.gp.rows import pairwise
 from pipeline.jacobian.operators import JacobianOperator
 
 
@@ -82,13 +82,15 @@ class JacobianProduct(LinearOperator):
         return x if self.input_shape is None else x.reshape(len(x), *self.input_shape)
 
     def _diagonal(self) -> Tensor:
-        """Squared norms of J's rows, batch by batch."""
-        x = self.x1.reshape(-1, self.x1.shape[-1])
-        size = self.linearization.batch
-        norms = [
-            squared_norms(self.linearization.rows(self._inputs(part))) for part in x.split(size)
-        ]
-        return torch.cat(norms).to(self.entries).reshape(*self.x1.shape[:-2], -1)
+        """Products of J's rows at x₁ and at x₂, batch by batch."""
+        x1, x2 = torch.broadcast_tensors(self.x1, self.x2)
+        same, size = torch.equal(x1, x2), self.linearization.batch
+        products = []
+        for part1, part2 in zip(*(x.flatten(0, -2).split(size) for x in (x1, x2)), strict=True):
+            left = self.linearization.rows(self._inputs(part1))
+            right = left if same else self.linearization.rows(self._inputs(part2))
+            products.append(pairwise(left, right))
+        return torch.cat(products).to(self.entries).reshape(*x1.shape[:-2], -1)
 
     def _getitem(self, row_index: Any, col_index: Any, *batch_indices: Any) -> LinearOperator:
         """Whole samples stay products; anything else is read out by unit vectors."""

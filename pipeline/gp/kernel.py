@@ -10,6 +10,7 @@ It has no hyperparameters: the scale is ``ScaleKernel``'s, and the network's wei
 parameters of the model, so that fitting the marginal likelihood leaves them alone.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -68,8 +69,24 @@ class EmpiricalNTK(Kernel):
         super().__init__()
         if isinstance(source, nn.Module):
             source = Linearization(source, sketch, output=output)
+        elif sketch is not None or output != "all":
+            raise InputError(
+                "sketch and output are the linearization's or the store's: set them there."
+            )
+        if not isinstance(source, RowSource):
+            raise InputError(
+                "expected a network, a Linearization or StoredRows; got "
+                f"{source if isinstance(source, type) else type(source).__name__}."
+            )
         if implicit and not isinstance(source, Linearization):
             raise InputError("products without features need a network; got stored features.")
+        if implicit and isinstance(source, Linearization) and source.sketch is not None:
+            raise InputError(
+                "products with J take all parameters of the network, and a sketch is given. Drop "
+                "the sketch, or implicit."
+            )
+        if tasks is not None and tasks < 1:
+            raise InputError(f"there must be at least one task, got {tasks}.")
         self.implicit = implicit
         self.source, self.tasks = source, tasks
         self.input_shape = None if input_shape is None else tuple(input_shape)
@@ -127,19 +144,27 @@ class EmpiricalNTK(Kernel):
 
     def _rows(self, x: Tensor) -> Tensor:
         """J of (…, n, d) as (…, n·q, p)."""
-        inputs = x.reshape(-1, x.shape[-1])
-        if self.input_shape is not None:
-            inputs = inputs.reshape(len(inputs), *self.input_shape)
+        inputs = self._inputs(x)
         rows = self._cache(inputs).to(self.reference)
         per_sample = len(rows) // len(inputs)
         return rows.reshape(*x.shape[:-2], x.shape[-2] * per_sample, rows.shape[-1])
 
     def _rows_per_sample(self, x: Tensor) -> int:
-        return self._cache.rows_per_sample(self._one(x))
+        return self._cache.rows_per_sample(self._inputs(x)[:1])
 
-    def _one(self, x: Tensor) -> Tensor:
-        one = x.reshape(-1, x.shape[-1])[:1]
-        return one if self.input_shape is None else one.reshape(1, *self.input_shape)
+    def _inputs(self, x: Tensor) -> Tensor:
+        """Samples of (…, n, d), one after the other, as the network takes them."""
+        if x.numel() == 0:
+            raise InputError(f"the kernel needs at least one sample; got inputs {tuple(x.shape)}.")
+        inputs = x.reshape(-1, x.shape[-1])
+        if self.input_shape is None:
+            return inputs
+        if math.prod(self.input_shape) != x.shape[-1]:
+            raise InputError(
+                f"input_shape {self.input_shape} has {math.prod(self.input_shape)} entries, and "
+                f"the inputs have {x.shape[-1]}."
+            )
+        return inputs.reshape(-1, *self.input_shape)
 
     def expand_batch(self, *_: Any) -> Self:
         """Itself: without hyperparameters there is nothing to expand, inputs broadcast."""

@@ -53,7 +53,8 @@ class Linearization:
     output its own rows and one shared θ′; a scalar output (a logit's number, ``"sum"``,
     ``"random_direction"``) gives one row a sample, and several targets are then independent with
     that kernel (the pseudo-NTK ⊗ I). ``sketch`` keeps some parameters, None all of them.
-    The network is used as it is at the time of a call: do not train it in between.
+    The network is used as it is at the time of a call: a process refuses one whose weights changed
+    after its fit.
     Raises :class:`InputError` for a network in training mode, and for an output that is not
     differentiable.
     """
@@ -73,6 +74,7 @@ class Linearization:
             raise InputError(f"mean must be one of {', '.join(get_args(Mean))}; got {mean!r}.")
         self.model, self.sketch = model, sketch
         self.output, self.mean, self.seed, self.batch = output, mean, seed, batch
+        self.compute_dtype = compute_dtype
         self._extract = FeatureExtractor(
             model, sketch, output=output, seed=seed, compute_dtype=compute_dtype
         )
@@ -93,7 +95,8 @@ class Linearization:
     def version(self) -> tuple[int, ...]:
         """Changes when a weight or a buffer of the network is written to."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
-        return tuple(tensor._version for tensor in tensors)
+        # Tensors made in inference mode count no versions, and cannot be written to outside it.
+        return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)
 
     def rows(self, inputs: Inputs) -> Float[Tensor, "n*q p"]:
         """J alone."""
@@ -118,6 +121,7 @@ class Linearization:
                 "products with J take all parameters of the network, and a sketch is given. Drop "
                 "the sketch, or use explicit features."
             )
+        refuse_nonfinite(inputs)
         return JacobianOperator(
             self.model, self._moved(inputs), output=self.output, seed=self.seed, batch=self.batch
         )
@@ -163,6 +167,16 @@ class Linearization:
         if self._kept is None:
             return values
         return values - (phi.double() @ self._kept.to(phi.device)).reshape(values.shape)
+
+
+def refuse_nonfinite(inputs: Inputs) -> None:
+    """Raise :class:`InputError` for NaN or infinity: products would carry it to every sample."""
+    for values in [inputs] if isinstance(inputs, Tensor) else inputs.values():
+        finite = torch.isfinite(values).reshape(len(values), -1).all(dim=1)
+        if not bool(finite.all()):
+            raise InputError(
+                f"sample {int((~finite).nonzero()[0])} of {len(values)} holds NaN or infinity."
+            )
 
 
 def _kept_parameters(model: nn.Module, sketch: Any) -> Float[Tensor, " p"]:

@@ -17,6 +17,18 @@ def noise_of(noise: float | Float[Tensor, " n"], rows: Float[Tensor, "n p"]) -> 
     return variances
 
 
+def covariance_factor(A: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """Lower Cholesky factor of K + σ²I; refused with the row where it breaks down."""
+    factor, info = torch.linalg.cholesky_ex(A)
+    if int(info):
+        raise KernelError(
+            f"the kernel and its noise are not positive definite at row {int(info) - 1}: to "
+            "rounding, its features are a combination of the earlier rows' (a duplicate?). Give a "
+            "larger noise variance, or remove the row."
+        )
+    return factor
+
+
 def refuse_singular(rows: Float[Tensor, "n p"], noise: Float[Tensor, " n"]) -> None:
     """Without noise, refuse more rows than columns, and rows that occur twice, by number."""
     exact = (noise == 0).nonzero()[:, 0]

@@ -32,13 +32,21 @@ class Predictive:
 
     def log_density(self, targets: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         """log N(y | mean, variance + noise) of every target by itself, in nats."""
-        targets = torch.as_tensor(targets).to(self.mean).reshape(self.mean.shape)
+        targets = torch.as_tensor(targets).to(self.mean)
+        if targets.shape == self.mean.shape[:1] and self.mean.shape[1] == 1:
+            targets = targets[:, None]
+        if targets.shape != self.mean.shape:
+            raise InputError(
+                f"expected targets {tuple(self.mean.shape)}, got {tuple(targets.shape)}."
+            )
         variance = self.observed_variance()
         squares = (targets - self.mean).square() / variance
         return -0.5 * (squares + variance.log() + math.log(2 * math.pi))
 
     def interval(self, level: float = 0.95) -> tuple[Float[Tensor, "m k"], Float[Tensor, "m k"]]:
         """Ends of the central interval of y with this probability."""
+        if not 0 < level < 1:
+            raise InputError(f"an interval's probability lies between 0 and 1, got {level}.")
         width = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64))
         reach = width.to(self.mean) * self.observed_variance().sqrt()
         return self.mean - reach, self.mean + reach

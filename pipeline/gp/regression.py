@@ -1,7 +1,8 @@
 """A Gaussian process of a linearized network on one task: predictions with uncertainty."""
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -37,10 +38,15 @@ class LinearizedGP:
     targets: int
     """k: columns of the targets."""
     converged: bool = True
-    """Whether the hyperparameters were found, where they were sought."""
+    """Whether the hyperparameters were found, where they were sought; and, where only means and
+    fast variances are kept, whether the solve for the mean converged."""
     name: str = ""
     inputs: Inputs | None = None
     """What J is evaluated on again, where it is known by products only."""
+    _version: tuple[int, ...] = field(init=False, repr=False, default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_version", self.linearization.version)
 
     @classmethod
     def of(
@@ -76,6 +82,7 @@ class LinearizedGP:
 
         Without features the solve is repeated, from the solution so far.
         """
+        self._refuse_changed_network()
         Y = checked_targets(targets, batch_size(inputs))
         if Y.shape[1] != self.targets:
             raise InputError(
@@ -105,12 +112,14 @@ class LinearizedGP:
 
         Features are made and dropped batch by batch, unless a covariance needs them all. Raises
         :class:`NotConvergedError` for the variances of a fit that did not converge, unless
-        allowed. Without ``variance`` the variances are zero.
+        allowed. Without ``variance`` the variances are NaN.
         """
+        self._refuse_changed_network()
         if (variance or covariance) and not (self.converged or allow_unconverged):
             raise NotConvergedError(
-                "the hyperparameters did not converge, so variances mean nothing yet. Fit again "
-                "with more iterations, or predict with allow_unconverged=True."
+                "the fit (hyperparameters, or the solve for the mean) did not converge, so "
+                "variances mean nothing yet. Fit again with more iterations, or predict with "
+                "allow_unconverged=True."
             )
         gp = self._trusting() if allow_unconverged else self
         size = batch_size(inputs) if covariance else self.linearization.batch
@@ -135,7 +144,7 @@ class LinearizedGP:
         elif variance:
             flat = self.posterior.variance(found.rows)
         else:
-            flat = mean.new_zeros(len(found.rows))
+            flat = mean.new_full((len(found.rows),), math.nan)
         spread = flat.clamp(min=0).reshape(n, -1).expand(n, self.targets)
         return Predictive(mean, spread, self.noise, joint)
 
@@ -145,7 +154,19 @@ class LinearizedGP:
             self.posterior, FunctionSpace | ImplicitFunctionSpace | ImplicitParameterSpace
         ):
             return self
-        return replace(self, posterior=fast_weights(self.posterior, rank, seed=seed), inputs=None)
+        self._refuse_changed_network()
+        fast = fast_weights(self.posterior, rank, seed=seed)
+        converged = self.converged
+        if isinstance(self.posterior, ImplicitPosterior):
+            converged = converged and self.posterior.solution.converged
+        return replace(self, posterior=fast, converged=converged, inputs=None)
+
+    def _refuse_changed_network(self) -> None:
+        if self.linearization.version != self._version:
+            raise InputError(
+                "the network's weights changed after this process was fitted. Fit it again, or "
+                "linearize a copy of the network."
+            )
 
     def _trusting(self) -> Self:
         """The same, with variances of unconverged solves allowed."""
@@ -163,8 +184,10 @@ def _batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
 def _joined(first: Inputs, second: Inputs) -> Inputs:
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return torch.cat([first, second])
-    assert not isinstance(first, Tensor)
-    assert not isinstance(second, Tensor)
+    if isinstance(first, Tensor) or isinstance(second, Tensor) or first.keys() != second.keys():
+        raise InputError(
+            "the new samples are not in the form of those before (a tensor, or names)."
+        )
     return {name: torch.cat([tensor, second[name]]) for name, tensor in first.items()}
 
 

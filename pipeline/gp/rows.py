@@ -43,10 +43,16 @@ def times(rows: Float[Tensor, "n p"], V: Float[Tensor, "p c"]) -> Float[Tensor, 
 
 def squared_norms(rows: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
     """Squared norms of the rows, the kernel's diagonal, in float64."""
-    if rows.dtype == torch.float64:
-        return rows.square().sum(dim=1)
-    norms = rows.new_zeros(len(rows), dtype=torch.float64)
-    width = max(1, CHUNK_BYTES // (8 * max(len(rows), 1)))
-    for start in range(0, rows.shape[1], width):
-        norms += rows[:, start : start + width].double().square().sum(dim=1)
-    return norms
+    return pairwise(rows, rows)
+
+
+def pairwise(left: Float[Tensor, "n p"], right: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
+    """Each row of left times the same row of right, in float64."""
+    if left.dtype == torch.float64:
+        return (left * right).sum(dim=1)
+    total = left.new_zeros(len(left), dtype=torch.float64)
+    width = max(1, CHUNK_BYTES // (8 * max(len(left), 1)))
+    for start in range(0, left.shape[1], width):
+        columns = slice(start, start + width)
+        total += (left[:, columns].double() * right[:, columns].double()).sum(dim=1)
+    return total

@@ -69,7 +69,7 @@ class VariationalFit:
     elbo_stderr: float
     """Standard error of that mean, as if steps were independent."""
     converged: bool
-    """Whether the last steps are no better than those before them by two standard errors."""
+    """Whether the last 50 steps are no better than the 50 before them by two standard errors."""
 
     @classmethod
     def of(
@@ -81,14 +81,18 @@ class VariationalFit:
         options: VariationalOptions,
     ) -> Self:
         """Maximize the ELBO given rows, mean function and one-hot labels."""
-        if not outputscale > 0 or options.steps < 1:
-            raise InputError("the outputscale must be above 0, and at least one step is needed.")
+        if not outputscale > 0 or min(options.steps, options.batch) < 1:
+            raise InputError(
+                "the outputscale must be above 0, steps and batch at least 1; got "
+                f"{outputscale}, {options.steps} and {options.batch}."
+            )
         elbos, q = _maximized(rows, offsets, Y, outputscale, options)
         window = min(WINDOW, max(len(elbos) // 2, 1))
         last, before = elbos[-window:], elbos[-2 * window : -window]
         stderr = float(last.std() / window**0.5) if window > 1 else float("inf")
         gain = float(last.mean() - before.mean()) if len(before) else float("inf")
-        return cls(q, float(last.mean()), stderr, gain < 2 * stderr)
+        converged = window == WINDOW and gain < 2 * stderr
+        return cls(q, float(last.mean()), stderr, converged)
 
 
 def variational_classifier(

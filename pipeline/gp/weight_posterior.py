@@ -22,10 +22,9 @@ from pipeline.gp.implicit import (
     ImplicitParameterSpace,
     ImplicitPosterior,
 )
-from pipeline.gp.noise import noise_of
+from pipeline.gp.noise import covariance_factor, noise_of
 from pipeline.gp.products import function_kernel
 from pipeline.gp.rows import kernel, squared_norms, times, transposed_times
-from pipeline.solvers.cholesky import cholesky_factor
 from pipeline.solvers.krylov import KrylovBasis
 from pipeline.solvers.operator import DenseKernel, KernelOperator, random_block
 from pipeline.types import InputError
@@ -76,7 +75,7 @@ class WeightPosterior:
         shared = self.outputscale * (rows.double().T - self.directions @ known.T)
         covariance = self.covariance(rows)
         covariance.diagonal().add_(noise_of(noise, rows))
-        factor = cholesky_factor(DenseKernel((covariance + covariance.T) / 2), 0.0)
+        factor = covariance_factor((covariance + covariance.T) / 2)
         surprise = residuals - self.mean(rows)
         mean = self.mean_weights + shared @ torch.cholesky_solve(surprise, factor)
         whitened = torch.linalg.solve_triangular(factor, shared.T, upper=False).T

@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from dense_gp import log_evidence, posterior
@@ -146,3 +149,39 @@ def test_a_non_differentiable_output_is_refused(single):
 
     with pytest.raises(InputError, match="differentiable"):
         adapt(Linearization(Rounded().eval()), [Task(single.x, single.y)])
+
+
+def test_a_network_that_changed_after_the_fit_is_refused(single):
+    model = copy.deepcopy(single.model)
+    gp = LinearizedGP.of(Linearization(model), single.x, single.y, outputscale=0.3, noise=0.05)
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    with pytest.raises(InputError, match="changed after"):
+        gp.predict(single.x_test)
+    with pytest.raises(InputError, match="changed after"):
+        gp.add(single.x_test, torch.zeros(7))
+
+
+def test_what_a_prediction_cannot_answer_is_refused(double):
+    linearization = Linearization(double.model)
+    gp = LinearizedGP.of(linearization, double.x, double.y, outputscale=0.3, noise=0.05)
+    found = gp.predict(double.x_test, variance=False)
+    assert found.interval()[0].isnan().all()
+    with pytest.raises(InputError, match="between 0 and 1"):
+        found.interval(95)
+    with pytest.raises(InputError, match=r"expected targets \(7, 2\)"):
+        found.log_density(torch.zeros(2, 7))
+
+
+def test_tasks_are_told_apart(single):
+    linearization = Linearization(single.model)
+    tasks = [Task(single.x[i : i + 3], single.y[i : i + 3]) for i in (0, 3, 6)]
+    two = adapt(linearization, tasks[:2], noise_per_task=True).hyperparameters
+    with pytest.raises(InputError, match="each of 2 tasks, and there are 3"):
+        adapt(linearization, tasks, hyperparameters=two)
+    with pytest.raises(InputError, match="names of their own"):
+        adapt(linearization, [replace(task, name="a") for task in tasks])
+    with pytest.raises(InputError, match="sequence of tasks"):
+        adapt(linearization, tasks[0])
+    with pytest.raises(InputError, match="got ndarray"):
+        adapt(linearization, [Task(single.x.numpy(), single.y)])

@@ -87,3 +87,10 @@ def test_noise_below_zero_is_refused(rows):
     J, _, r = rows
     with pytest.raises(InputError, match="at least 0"):
         FunctionSpace.of(J, r, S, -0.1)
+
+
+def test_rows_that_combine_others_are_refused_without_noise():
+    line = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    rows = torch.cat([line, torch.zeros(3, 4, dtype=torch.float64)], dim=1)
+    with pytest.raises(KernelError, match=r"at row 2: .* larger noise variance"):
+        FunctionSpace.of(rows, torch.zeros(3, 1, dtype=torch.float64), 1.0, 0.0)

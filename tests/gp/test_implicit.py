@@ -117,3 +117,13 @@ def test_noise_and_whole_parameters_are_needed(single):
     sketch = make_sketch("uniform", single.model, size=5)
     with pytest.raises(InputError, match="Drop the sketch"):
         Linearization(single.model, sketch).operator(single.x)
+
+
+def test_a_sample_that_is_not_finite_is_named(single):
+    x = single.x.clone()
+    x[3, 0] = float("nan")
+    with pytest.raises(InputError, match="sample 3 of 11"):
+        LinearizedGP.of(
+            Linearization(single.model), x, single.y,
+            outputscale=0.3, noise=0.05, implicit=ImplicitOptions(),
+        )  # fmt: skip

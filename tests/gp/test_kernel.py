@@ -171,6 +171,7 @@ def test_the_implicit_kernel_is_the_explicit_one(problem, request):
     close(implicit(x).to_dense(), explicit(x).to_dense())
     close(implicit(x_test, x).to_dense(), explicit(x_test, x).to_dense())
     close(implicit(x, diag=True), explicit(x, diag=True))
+    close(implicit(x, x + 0.1, diag=True), explicit(x, x + 0.1, diag=True))
     close(implicit(x).evaluate_kernel()[2, 3], explicit(x).evaluate_kernel()[2, 3])
     rows = implicit(x).evaluate_kernel()[2:6, 4:]
     close(rows.to_dense(), explicit(x).to_dense()[2:6, 4:])
@@ -221,9 +222,36 @@ def test_the_mean_function_is_the_linearizations(double, mean):
     close(linearization.offsets(double.x), offsets)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": 0}, "at least one task"),
+        ({"implicit": True, "sketch": object()}, "Drop the sketch"),
+        ({"input_shape": (3,)}, "has 3 entries"),
+    ],
+)
+def test_impossible_kernels_are_refused(single, options, message):
+    if options.get("sketch"):
+        options = {**options, "sketch": make_sketch("uniform", single.model, size=4)}
+    with pytest.raises(InputError, match=message):
+        EmpiricalNTK(single.model, **options)(single.x).to_dense()
+
+
+def test_what_has_no_rows_is_no_source(single):
+    with pytest.raises(InputError, match="expected a network"):
+        EmpiricalNTK("network")
+    with pytest.raises(InputError, match="set them there"):
+        EmpiricalNTK(Linearization(single.model), output=0)
+    with pytest.raises(InputError, match="at least one sample"):
+        EmpiricalNTK(single.model)(single.x[:0]).to_dense()
+
+
 def test_stored_features_have_no_implicit_form():
     class Stored:
         dtype, version = torch.float64, ()
+
+        def rows(self, inputs):
+            return inputs
 
     with pytest.raises(InputError, match="need a network"):
         EmpiricalNTK(Stored(), implicit=True)
