@@ -8,13 +8,11 @@ constants alone (a transposed or standardized weight, a table of relative positi
 Parameters themselves are frozen, so the backward pass computes nothing for them.
 """
 
-import types
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
@@ -22,23 +20,19 @@ from torch.utils.hooks import RemovableHandle
 
 from pipeline.jacobian.call import Call, Gradient, NotCoveredError, Rule, bind, rules_of
 from pipeline.jacobian.checks import refuse_recomputation
+from pipeline.jacobian.composites import COMPOSITES
 from pipeline.jacobian.folding import FoldedPass, PairFinder
+from pipeline.jacobian.known_tensors import KnownTensors, Tracked
 from pipeline.jacobian.plan import Piece
 from pipeline.jacobian.row_order import RowOrder
 from pipeline.jacobian.selection import Kept, Selection
-
-
-@dataclass(frozen=True, eq=False)
-class Tracked:
-    """A wanted parameter, or a tensor computed from wanted parameters alone."""
-
-    names: tuple[str, ...]
-    value: Tensor
-    """With a graph back to the leaves, for derived tensors."""
-    derived: bool
-    ids: Tensor | None = None
-    """For rows looked up in one parameter: which."""
-
+from pipeline.jacobian.torch_calls import (
+    REPEATING,
+    TYPE_ONLY,
+    in_place,
+    repeats_over_batch,
+    tensors_in,
+)
 
 Put = Callable[[Piece, Tensor], None]
 """Takes one use's values (n, m) of a piece."""
@@ -93,19 +87,14 @@ class UseInterceptor(TorchFunctionMode):
         self._hooks: list[RemovableHandle] = []
         self._constant_calls = 0
         self._uses = 0
-        self._tracked: dict[int, Tracked] = {}
-        self._constants: dict[int, Tensor] = {id(b): b for b in model.buffers()}
-        self._rows = RowOrder(samples, lambda tensor: id(tensor) in self._constants)
-        for name, parameter in model.named_parameters():
-            self._constants[id(parameter)] = parameter
-            if name in wanted:
-                self._tracked[id(parameter)] = Tracked((name,), parameter, derived=False)
+        self._known = KnownTensors(model, wanted)
+        self._rows = RowOrder(samples, self._known.is_constant)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = list(_tensors((*args, *kwargs.values())))
+        tensors = list(tensors_in((*args, *kwargs.values())))
         if self.folds is not None:
             result = self.folds.run(self, func, args, kwargs, tensors)
             if result is not NotImplemented:
@@ -117,46 +106,39 @@ class UseInterceptor(TorchFunctionMode):
         return result
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
-        found = [self._tracked[id(t)] for t in tensors if id(t) in self._tracked]
-        unknown = [t for t in tensors if id(t) not in self._constants]
+        known = self._known
+        found = known.tracked_among(tensors)
+        unknown = [tensor for tensor in tensors if not known.is_constant(tensor)]
         makes_data = not unknown and func in REPEATING and self._makes_data(func, args)
         if not found or not torch.is_grad_enabled():
             if found:
                 refuse_recomputation()
             # A use that autograd does not record has no gradient.
             result = func(*args, **kwargs)
-            self._note_constants(func, not unknown and not makes_data, args, result)
+            known.note(func, not unknown and not makes_data, args, result)
             return result
         if func in COMPOSITES:
             return COMPOSITES[func](self, func, args, kwargs)
-        if func in TYPE_ONLY and id(args[0]) not in self._tracked:
+        if func in TYPE_ONLY and known.tracked(args[0]) is None:
             return func(*args, **kwargs)
         if not makes_data and (not unknown or self._are_trusted(unknown, found)):
-            return self._derive(func, args, kwargs, found)
+            if in_place(func):
+                self._decline([name for tracked in found for name in tracked.names], func)
+            return known.derive(func, args, kwargs, found)
         return self.use(func, args, kwargs, lambda: func(*args, **kwargs))
 
     def is_plain_constant(self, value: Any) -> bool:
         """Whether a value is a parameter or constant, and not derived from wanted parameters."""
-        tracked = self._tracked.get(id(value))
-        return id(value) in self._constants and (tracked is None or not tracked.derived)
+        return self._known.is_plain_constant(value)
 
     def is_derived(self, value: Any) -> bool:
         """Whether a value was computed from wanted parameters alone."""
-        return id(value) in self._tracked
+        return self._known.tracked(value) is not None
 
     def spread(self, value: Tensor, size: int) -> Tensor:
         """A derived tensor (1, …) given to ``size`` items of the batch, each with its gradient."""
         run = lambda: value.expand(size, *value.shape[1:]).clone()  # noqa: E731
         return self.use(torch.Tensor.expand, (value, size), {}, run)
-
-    # --- constants and derived parameters ---------------------------------------------------
-
-    def _note_constants(self, func: Any, constant: bool, args: Any, result: Any) -> None:
-        if constant:
-            for tensor in _tensors((result,)):
-                self._constants[id(tensor)] = tensor
-        elif _in_place(func) and args and id(args[0]) in self._constants:
-            del self._constants[id(args[0])]
 
     def _are_trusted(self, unknown: list[Tensor], found: list[Tracked]) -> bool:
         """Whether these are taken for constants: indices made before the pass, by a cache."""
@@ -172,74 +154,20 @@ class UseInterceptor(TorchFunctionMode):
         self._constant_calls += 1
         number = self._constant_calls
         if number not in self._choices:
-            self._choices[number] = _repeats_over_batch(func, args, self.samples)
+            self._choices[number] = repeats_over_batch(func, args, self.samples)
         return self._choices[number]
-
-    def _derive(self, func: Any, args: Any, kwargs: dict[str, Any], found: list[Tracked]) -> Any:
-        names = tuple(dict.fromkeys(name for t in found for name in t.names))
-        with torch.enable_grad():
-            result = func(*self._with_graph(args), **self._with_graph(kwargs))
-        if not any(True for _ in _tensors((result,))):
-            return result
-        if _in_place(func):
-            self._decline(names, func)
-            return result
-        plain_lookup = func is F.embedding and not found[0].derived and args[2:3] in ((), (None,))
-        ids = args[0] if plain_lookup else None
-        return self._remember(result, names, ids)
-
-    def _with_graph(self, values: Any) -> Any:
-        """The arguments, with leaves that require gradients in place of the frozen parameters."""
-        if isinstance(values, Tensor):
-            tracked = self._tracked.get(id(values))
-            if tracked is None:
-                return values
-            return tracked.value if tracked.derived else self._leaf(tracked)
-        if isinstance(values, dict):
-            return {key: self._with_graph(value) for key, value in values.items()}
-        if type(values) in (tuple, list):
-            return type(values)(self._with_graph(value) for value in values)
-        return values
-
-    def _leaf(self, tracked: Tracked) -> Tensor:
-        leaf = self._leaves.get(tracked.names[0])
-        if leaf is None:
-            leaf = tracked.value.detach().requires_grad_()
-            self._leaves[tracked.names[0]] = leaf
-        return leaf
-
-    @property
-    def _leaves(self) -> dict[str, Tensor]:
-        return self.__dict__.setdefault("_leaf_store", {})
-
-    def _remember(self, result: Any, names: tuple[str, ...], ids: Tensor | None = None) -> Any:
-        if isinstance(result, Tensor):
-            plain = result.detach()
-            self._constants[id(plain)] = plain
-            if result.requires_grad:
-                self._tracked[id(plain)] = Tracked(names, result, derived=True, ids=ids)
-            return plain
-        if isinstance(result, (tuple, list)):
-            return type(result)(self._remember(item, names) for item in result)
-        return result
 
     def module_use(
         self, target: type, arguments: dict[str, Any], own: list[Tensor], run: Callable[[], Any]
     ) -> Any:
         """Run a module whose class has rules: what it does with its own parameters is unseen."""
-        found = [
-            self._tracked[id(parameter)] for parameter in own if id(parameter) in self._tracked
-        ]
+        found = self._known.tracked_among(own)
         if not found:
             return run()
 
         def unseen() -> Any:
-            hidden = {id(t.value): self._tracked.pop(id(t.value)) for t in found}
-            try:
-                with self:
-                    return run()
-            finally:
-                self._tracked.update(hidden)
+            with self._known.forgotten(found), self:
+                return run()
 
         # The mode is active here; what the rules themselves compute must not count as uses.
         with _pop_mode_temporarily():
@@ -261,8 +189,8 @@ class UseInterceptor(TorchFunctionMode):
         parameter's.
         """
         self._uses += 1
-        tensors = list(_tensors((*args, *kwargs.values())))
-        found = [self._tracked[id(t)] for t in tensors if id(t) in self._tracked]
+        tensors = list(tensors_in((*args, *kwargs.values())))
+        found = self._known.tracked_among(tensors)
         names = {name for tracked in found for name in tracked.names}
         rules = rules_of(target)
         if rules is None or not self._rows.is_kept(tensors):
@@ -291,7 +219,7 @@ class UseInterceptor(TorchFunctionMode):
         """A gradient function and the place for its values, for each wanted piece."""
         covered = set()
         for argument, value in call.arguments.items():
-            tracked = self._tracked.get(id(value))
+            tracked = self._known.tracked(value)
             if tracked is None or argument not in rules:
                 continue
             covered.add(id(tracked))
@@ -339,10 +267,7 @@ class UseInterceptor(TorchFunctionMode):
             for piece in self._wanted[tracked.names[0]]:
                 self._deliver(piece, piece.keep.lookup(ids, cotangents.flatten(1, -2)))
             return
-        leaves = [self._leaves[name] for name in tracked.names]
-        gradients = torch.autograd.grad(
-            tracked.value, leaves, cotangents, retain_graph=True, is_grads_batched=True
-        )
+        gradients = self._known.pulled_back(tracked, cotangents)
         for name, gradient in zip(tracked.names, gradients, strict=True):
             for piece in self._wanted[name]:
                 self._deliver(piece, piece.keep.select(gradient))
@@ -383,25 +308,6 @@ class UseInterceptor(TorchFunctionMode):
             self.declined.setdefault(name, f"{label}: {reason}" if reason else label)
 
 
-REPEATING = (F.embedding, torch.Tensor.expand, torch.Tensor.repeat)
-"""Functions by which constants may be given to every sample."""
-
-TYPE_ONLY = (
-    torch.Tensor.to,
-    torch.Tensor.type_as,
-    torch.Tensor.expand_as,
-    torch.Tensor.view_as,
-)
-"""Functions that look at their other arguments' type and shape alone."""
-
-
-def _repeats_over_batch(func: Any, args: Any, samples: int) -> bool:
-    if func is F.embedding:
-        return args[0].ndim > 1 and args[0].shape[0] == samples
-    sizes = args[1] if isinstance(args[1], (tuple, list, torch.Size)) else args[1:]
-    return samples in sizes[: 1 if func is torch.Tensor.repeat else 2]
-
-
 class _Root(torch.autograd.Function):
     """Makes a tensor part of the graph without a copy."""
 
@@ -413,45 +319,3 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, None]:
         return None, None
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif type(value) in (tuple, list):
-            yield from _tensors(value)
-
-
-def _in_place(func: Any) -> bool:
-    name = getattr(func, "__name__", "")
-    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
-
-
-# --- functions to look into ---------------------------------------------------------------------
-
-
-def _attention(mode: UseInterceptor, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """A learnt bias as attention mask: each item of the batch gets its own copy."""
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    if mode.is_derived(given.get("attn_mask")) and given["attn_mask"].ndim == given["query"].ndim:
-        given["attn_mask"] = mode.spread(given["attn_mask"], len(given["query"]))
-    with mode:
-        return func(**given)
-
-
-def _look_inside(mode: UseInterceptor, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Run a composite torch function so that the mode sees what it calls, not itself."""
-    names = {**func.__globals__, "has_torch_function": lambda _: False}
-    inner = types.FunctionType(func.__code__, names, func.__name__, func.__defaults__)
-    inner.__kwdefaults__ = func.__kwdefaults__
-    with mode:
-        return inner(*args, **kwargs)
-
-
-COMPOSITES: dict[Any, Callable[..., Any]] = {
-    F.multi_head_attention_forward: _look_inside,
-    F.scaled_dot_product_attention: _attention,
-}
-"""Functions without a rule whose parts have one."""
