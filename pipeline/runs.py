@@ -24,6 +24,7 @@ runs/NAME/
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import time
@@ -37,6 +38,7 @@ import filelock
 from pipeline import __version__
 from pipeline.artefact import atomic_path, read_json, write_json
 from pipeline.config import read_yaml, write_yaml
+from pipeline.store.place import Location, as_location
 from pipeline.types import InputError
 
 REPORTED_LIBRARIES = (
@@ -57,6 +59,11 @@ class RunFolder:
     """Paths inside one run's folder."""
 
     path: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs."""
+        return self.path / ".lock"
 
     @property
     def config(self) -> Path:
@@ -82,6 +89,30 @@ class RunFolder:
     def features(self) -> Path:
         """Where each split's features lie in the cache."""
         return self.path / "features.json"
+
+    def feature_stores(self) -> dict[str, Location]:
+        """Where each split's features lie, by name; empty before that is known.
+
+        What was written from another working folder, or where the storage had another name, is
+        found where it lies relative to this folder.
+        """
+        if not self.features.is_file():
+            return {}
+        return {name: self._seen_from_here(e) for name, e in read_json(self.features).items()}
+
+    def _seen_from_here(self, entry: Mapping[str, str]) -> Location:
+        store = as_location(entry["store"])
+        if isinstance(store, Path) and not store.exists() and "from_run" in entry:
+            beside = Path(os.path.normpath(self.path.absolute() / entry["from_run"]))
+            return beside if beside.exists() else store
+        return store
+
+    def entry_of(self, store: Location) -> dict[str, str]:
+        """A store's place for ``features.json``; see :meth:`feature_stores`."""
+        if not isinstance(store, Path):
+            return {"store": store}
+        relative = os.path.relpath(store.absolute(), self.path.absolute())
+        return {"store": str(store), "from_run": relative}
 
     @property
     def notes(self) -> Path:
@@ -155,7 +186,7 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; a second run of the same folder is refused."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.path / ".lock", blocking=False)
+        lock = filelock.FileLock(self.lock, blocking=False)
         try:
             lock.acquire()
         except filelock.Timeout:

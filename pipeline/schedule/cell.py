@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artefact import digest, read_json
+from pipeline.artefact import digest
 from pipeline.config import expand_environment, validated
 from pipeline.history import Entry, Task, scored
 from pipeline.registry import RunConfig
@@ -13,6 +13,7 @@ from pipeline.runs import RunFolder
 from pipeline.stages.features import provenance
 from pipeline.stages.job import Progress, Silence, make_instrument, make_job
 from pipeline.stages.run import run_job
+from pipeline.store.place import place_at
 
 SCORING = ("kernel", "solver", "baselines", "selection", "refit")
 """Parts of a config on which scores depend, beside features and labels."""
@@ -56,8 +57,7 @@ def run_cell(cell: Cell, progress: Progress) -> Entry:
     """Do what is missing of a cell's run; its line of history, drift left out."""
     started = time.perf_counter()
     metrics = run_job(cell.config, cell.folder, progress)
-    features = read_json(cell.folder.features)
-    stores = {name: entry["store"] for name, entry in features.items()}
+    stores = cell.folder.feature_stores()
     return Entry(
         **cell.task._asdict(),
         revision=cell.revision,
@@ -67,8 +67,8 @@ def run_cell(cell: Cell, progress: Progress) -> Entry:
         run=str(Path("runs", *cell.task, cell.folder.path.name)),
         **scored(metrics),
         seconds=round(time.perf_counter() - started, 3),
-        bytes=sum(folder_bytes(Path(store)) for store in stores.values()),
-        stores=stores,
+        bytes=sum(sum(place_at(store).sizes().values()) for store in stores.values()),
+        stores={name: str(store) for name, store in stores.items()},
     )
 
 

@@ -43,7 +43,11 @@ def featurize(job: Job, instrument: Instrument, plan: Plan) -> dict[str, Locatio
     write_json(
         job.folder.features,
         {
-            name: {"store": str(paths[name]), "key": digest(keys[name]), "provenance": keys[name]}
+            name: {
+                **job.folder.entry_of(paths[name]),
+                "key": digest(keys[name]),
+                "provenance": keys[name],
+            }
             for name in job.featurized
         },
     )

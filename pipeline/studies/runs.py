@@ -61,11 +61,11 @@ class FinishedRun:
 
     def store(self, split: str) -> FeatureStore:
         """The features of a split."""
-        features = read_json(self.folder.features)
-        if split not in features:
-            raise InputError(f"the run has no split {split!r}; it has {', '.join(features)}.")
-        place = features[split]["store"]
-        if "://" not in place and not Path(place).exists():
+        stores = self.folder.feature_stores()
+        if split not in stores:
+            raise InputError(f"the run has no split {split!r}; it has {', '.join(stores)}.")
+        place = stores[split]
+        if isinstance(place, Path) and not place.exists():
             raise InputError(
                 f"the features of {self.folder.path} are not at {place}, seen from {Path.cwd()}. "
                 "Call this where `entk run` was called; if they were removed, run it again."

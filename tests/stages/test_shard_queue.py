@@ -2,24 +2,11 @@
 
 from types import SimpleNamespace
 
-import numpy as np
-import torch
+from small_stores import store_of, write
 
+from pipeline.stages.feature_status import ShardCounts
 from pipeline.stages.shards import _free_blocks
-from pipeline.stages.status import ShardCounts
-from pipeline.store import FeatureStore
 from pipeline.store.lease import take_lease
-
-
-def store_of(path, n, rows):
-    return FeatureStore.create(path, n=n, p=4, provenance={}, rows_per_shard=rows)
-
-
-def write(store, shard):
-    count = store.samples(shard).stop - store.samples(shard).start
-    ones = np.ones((count, 1))
-    ids = [str(i) for i in range(count)]
-    store.write_rows(shard, torch.ones(count, 4), f0=ones, labels=np.zeros(count, int), ids=ids)
 
 
 def test_larger_shards_go_out_first_and_those_of_other_jobs_not_at_all(tmp_path):
