@@ -2,7 +2,7 @@
 
     python scripts/bench_gp.py [--sizes 125 250 500] [--widths 200 2000 200] [--device cpu|cuda]
                                [--repeats 1] [--roads implicit_function …]
-                               [--hidden 2000 20000] [--clock wall|cpu] [--out FILE]
+                               [--hidden 2000 20000] [--clock wall|cpu] [--out FILE] [--quick]
 
 The network of Maddox et al. 2019, figure 4 (5-200-2000-200-1, about 800,000 parameters, float32).
 Each road gives the log marginal likelihood, and means and variances at ``--tests`` points: explicit
@@ -149,7 +149,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, help="file for the JSON as well")
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="16 and 32 samples, a small network")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.sizes, arguments.widths, arguments.tests = [16, 32], [20, 50, 20], 4
+    return arguments
 
 
 def by_parameters(hidden: int, arguments: argparse.Namespace) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Fisher products three ways on networks of the papers' shapes: speed, and error over the step.
 
     python scripts/bench_gp_products.py [--batch 64] [--repeats 3] [--epochs 0 3]
-                                         [--clock wall|cpu] [--out FILE]
+                                         [--clock wall|cpu] [--out FILE] [--quick]
 
 AlexNet-, PreResNet- and WideResNet-shaped networks for 32×32 images (random, float32), categorical
 outputs. Each product F v: one backward pass through a finite difference of the divergence, jvp →
@@ -85,10 +85,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs="+", default=[0, 3])
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--quick", action="store_true", help="8 images, 1 repeat, 1 epoch")
     arguments = parser.parse_args()
-    rows = [
-        row for name in NETWORKS for row in measured(name, arguments)
-    ]  # fmt: skip
+    if arguments.quick:
+        arguments.batch, arguments.repeats, arguments.epochs = 8, 1, [0, 1]
+    rows = [row for name in NETWORKS for row in measured(name, arguments)]
     facts = {"bench": "gp_products", "threads": torch.get_num_threads(), "torch": torch.__version__}
     line = json.dumps({**facts, "clock": arguments.clock, "batch": arguments.batch, "rows": rows})
     if arguments.out:

@@ -6,9 +6,12 @@
 | ``finite_ntk`` | Laplace, mean 0, all outputs sharing one θ′ |
 | ``linearized`` | Laplace around the network's linearization, prior N(0, sI) of the weights |
 | ``network_gp`` | Laplace around the network's function |
-| ``variational`` | mean-field q(θ′), mean 0 |
+| ``variational`` | mean-field q(θ′), mean 0, at the outputscale of ``finite_ntk`` |
+| ``dirichlet`` | regression on Dirichlet labels, mean 0 |
 
-Outputscales maximize Laplace's evidence; probabilities are means over draws of the logits.
+Outputscales maximize the evidence; probabilities are means over draws of the logits. Laplace's own
+are also had by the probit approximation (``finite_ntk_probit``) and at the MAP alone
+(``finite_ntk_map``), around every mean.
 """
 
 from collections.abc import Sequence
@@ -21,13 +24,13 @@ from torch import Tensor, nn
 
 from pipeline.analyses.methods import refuse_unknown_methods
 from pipeline.gp.categorical import one_hot
-from pipeline.gp.class_probabilities import class_probabilities
+from pipeline.gp.class_probabilities import Rule, class_probabilities
 from pipeline.gp.classification import LogitPosterior, best_outputscale, logit_moments
-from pipeline.gp.laplace import laplace
+from pipeline.gp.dirichlet import dirichlet_posterior
+from pipeline.gp.laplace import Laplace, laplace
 from pipeline.gp.linearization import Linearization, LinearRows
 from pipeline.gp.variational import VariationalFit, VariationalOptions
 from pipeline.metrics import classification_metrics
-from pipeline.types import InputError
 
 MEANS = {
     "finite_ntk": "zero",
@@ -35,7 +38,12 @@ MEANS = {
     "network_gp": "network",
 }
 
-METHODS = ("network", *MEANS, "variational")
+RULES: dict[str, Rule] = {"": "monte_carlo", "_probit": "probit", "_map": "map"}
+"""How probabilities come from Laplace's Gaussian, by the end of a method's name."""
+
+RULED = {name + end: (name, rule) for name in MEANS for end, rule in RULES.items()}
+
+METHODS = ("network", *RULED, "variational", "dirichlet")
 
 DRAWS = 500
 """Of the logits, for probabilities."""
@@ -78,6 +86,48 @@ class Jacobian:
         return LinearRows(self.rows, self.offsets[mean])
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A Gaussian over logits around one mean function, and how probabilities come from it."""
+
+    mean: str
+    posterior: LogitPosterior
+    converged: bool
+    rule: Rule = "monte_carlo"
+
+
+class Fits:
+    """Posteriors from training rows and one-hot labels, each mean function fitted once."""
+
+    def __init__(self, J: Jacobian, Y: Float[Tensor, "n k"], seed: int) -> None:
+        self.J, self.Y, self.seed = J, Y, seed
+        self._laplace: dict[str, Laplace] = {}
+
+    def of(self, method: str) -> Fitted:
+        """The fit of one method."""
+        if method == "dirichlet":
+            return Fitted("zero", dirichlet_posterior(self.J.around("zero"), self.Y), True)
+        if method == "variational":
+            return self._variational()
+        name, rule = RULED[method]
+        posterior = self.laplace(MEANS[name])
+        return Fitted(MEANS[name], posterior, posterior.search.converged, rule)
+
+    def laplace(self, mean: str) -> Laplace:
+        """At the outputscale of the largest evidence."""
+        if mean not in self._laplace:
+            found = self.J.around(mean)
+            s = best_outputscale(found, self.Y)
+            self._laplace[mean] = laplace(found.rows, found.offsets, self.Y, s)
+        return self._laplace[mean]
+
+    def _variational(self) -> Fitted:
+        found, s = self.J.around("zero"), self.laplace("zero").outputscale
+        options = VariationalOptions(seed=self.seed)
+        fit = VariationalFit.of(found.rows, found.offsets, self.Y, s, options)
+        return Fitted("zero", fit.posterior, fit.converged)
+
+
 def linearized_rows(
     module: nn.Module,
     sketch: Any,
@@ -87,44 +137,29 @@ def linearized_rows(
     *,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row a method: accuracy, NLL and ECE on the held-out samples.
-
-    ``variational`` uses the outputscale of ``finite_ntk``, which must be among the methods.
-    """
+    """One row a method: accuracy, NLL and ECE on the held-out samples."""
     refuse_unknown_methods(methods, METHODS)
-    if "variational" in methods and "finite_ntk" not in methods:
-        raise InputError("variational takes the outputscale of finite_ntk: name both.")
     J, J_test = (Jacobian.of(module, sketch, split.x) for split in (train, test))
-    Y = one_hot(train.labels, J.offsets["network"].shape[1])
-    scales: dict[str, float] = {}
+    fits = Fits(J, one_hot(train.labels, J.offsets["network"].shape[1]), seed)
     rows = []
     for method in methods:
-        converged = True
-        if method == "network":
-            p = J_test.offsets["network"].softmax(1)
-        elif method == "variational":
-            found = J.around("zero")
-            fit = VariationalFit.of(
-                found.rows, found.offsets, Y, scales["finite_ntk"], VariationalOptions(seed=seed)
-            )
-            p, converged = _drawn(fit.posterior, J_test.around("zero"), seed), fit.converged
-        else:
-            found = J.around(MEANS[method])
-            scales[method] = best_outputscale(found, Y)
-            posterior = laplace(found.rows, found.offsets, Y, scales[method])
-            p = _drawn(posterior, J_test.around(MEANS[method]), seed)
-            converged = posterior.search.converged
+        p, converged = J_test.offsets["network"].softmax(1), True
+        if method != "network":
+            fitted = fits.of(method)
+            p, converged = _predicted(fitted, J_test, seed), fitted.converged
         rows.append({"method": method, **_scores(p, test.labels), "converged": converged})
     return rows
 
 
-def _drawn(posterior: LogitPosterior, test: LinearRows, seed: int) -> Tensor:
+def _predicted(fitted: Fitted, J_test: Jacobian, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
+    test = J_test.around(fitted.mean)
     k = test.offsets.shape[1]
     parts = []
     for offsets, rows in zip(test.offsets.split(BATCH), test.rows.split(BATCH * k), strict=True):
-        moments = logit_moments(posterior, LinearRows(rows, offsets))
-        parts.append(class_probabilities(*moments, generator=generator, draws=DRAWS))
+        moments = logit_moments(fitted.posterior, LinearRows(rows, offsets))
+        found = class_probabilities(*moments, fitted.rule, generator=generator, draws=DRAWS)
+        parts.append(found)
     return torch.cat(parts)
 
 

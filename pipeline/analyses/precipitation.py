@@ -13,12 +13,15 @@ from pydantic import Field
 from torch import nn
 
 from pipeline.analyses.few_shot import USUAL_METHODS, ShotTask, Source, Training, train
+from pipeline.artefact import read_arrays
 from pipeline.config import Options
 from pipeline.types import InputError
 
 DAYS = 365
 """29 February is left out."""
 CONTEXT_DAYS = 300
+COLUMNS = ("station", "yyyymmdd", "prcp_hundredths_inch", "qc_flagged")
+"""What the file of stations holds, one entry a station and day."""
 CUMULATIVE = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])
 """Days before each month of a common year."""
 
@@ -69,9 +72,7 @@ def day_means(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Flagged and missing values are left out; a station without any value on some day is refused.
     """
-    with np.load(path) as archive:
-        station, date = archive["station"], archive["yyyymmdd"]
-        value, flagged = archive["prcp_hundredths_inch"], archive["qc_flagged"]
+    station, date, value, flagged = _columns(path)
     month, day = date // 100 % 100, date % 100
     kept = ~flagged & (value >= 0) & ~((month == 2) & (day == 29))
     stations, place = np.unique(station[kept], return_inverse=True)
@@ -85,6 +86,15 @@ def day_means(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     totals = np.bincount(flat, weights=value[kept], minlength=len(counts))
     return stations, (totals / counts).reshape(len(stations), DAYS)
+
+
+def _columns(path: Path) -> list[np.ndarray]:
+    """The four arrays of the file; any other file is refused."""
+    found = read_arrays(path)
+    lacking = [name for name in COLUMNS if name not in found]
+    if lacking:
+        raise InputError(f"{path} holds no stations: it lacks {', '.join(lacking)}.", "path")
+    return [found[name] for name in COLUMNS]
 
 
 def precipitation_source(options: StationOptions, task: ShotTask, seed: int) -> Source:

@@ -5,7 +5,7 @@ All k outputs share one θ′.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -122,17 +122,23 @@ def labelled_rows(
 
 
 def best_outputscale(found: LinearRows, Y: Float[Tensor, "n k"]) -> float:
-    """The outputscale of the largest Laplace evidence, by a bounded search over its logarithm."""
-    centre = float(-squared_norms(found.rows).mean().log())
-    reach = SCALE_DECADES * math.log(10)
+    """The outputscale of the largest Laplace evidence."""
 
-    def objective(log_scale: float) -> float:
-        s = math.exp(log_scale)
+    def evidence(s: float) -> float:
         fitted: Laplace = laplace(found.rows, found.offsets, Y, s)
-        return -fitted.log_marginal_likelihood()
+        return fitted.log_marginal_likelihood()
 
+    return likeliest_outputscale(found.rows, evidence)
+
+
+def likeliest_outputscale(
+    rows: Float[Tensor, "n*k p"], evidence: Callable[[float], float]
+) -> float:
+    """The outputscale of the largest evidence, by a bounded search over its logarithm."""
+    centre = float(-squared_norms(rows).mean().log())
+    reach = SCALE_DECADES * math.log(10)
     best = minimize_scalar(
-        objective,
+        lambda log_scale: -evidence(math.exp(log_scale)),
         bounds=(centre - reach, centre + reach),
         method="bounded",
         options={"xatol": 1e-2},

@@ -16,9 +16,13 @@ from typing import Self
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.gp.classification import LinearizedClassifier, labelled_rows
+from pipeline.gp.classification import (
+    LinearizedClassifier,
+    labelled_rows,
+    likeliest_outputscale,
+)
 from pipeline.gp.condition import Posterior, condition
-from pipeline.gp.linearization import Linearization
+from pipeline.gp.linearization import Linearization, LinearRows
 from pipeline.types import InputError, Inputs
 
 CONCENTRATION = 0.01
@@ -47,18 +51,39 @@ def dirichlet_classifier(
     inputs: Inputs,
     labels: Int[Tensor, " n"],
     *,
-    outputscale: float,
+    outputscale: float | None = None,
     concentration: float = CONCENTRATION,
 ) -> LinearizedClassifier:
     """The posterior of transformed labels; predict with rule ``monte_carlo``.
 
+    Without an outputscale, the one of the largest marginal likelihood.
+    """
+    found, Y = labelled_rows(linearization, inputs, labels)
+    posterior = dirichlet_posterior(found, Y, outputscale, concentration)
+    return LinearizedClassifier(linearization, posterior, converged=True)
+
+
+def dirichlet_posterior(
+    found: LinearRows,
+    Y: Float[Tensor, "n k"],
+    outputscale: float | None = None,
+    concentration: float = CONCENTRATION,
+) -> Posterior:
+    """The posterior of logits given rows, mean function and one-hot labels.
+
     Targets are measured from their mean over samples and classes, so that the prior mean says
     nothing of any class.
     """
-    found, Y = labelled_rows(linearization, inputs, labels)
     transformed = DirichletLabels.of(Y, concentration)
     residuals = transformed.targets - transformed.targets.mean() - found.offsets
-    posterior: Posterior = condition(
-        found.rows, residuals.reshape(-1, 1), outputscale, transformed.noise.reshape(-1)
-    )
-    return LinearizedClassifier(linearization, posterior, converged=True)
+
+    def given(s: float) -> Posterior:
+        noise = transformed.noise.reshape(-1)
+        posterior: Posterior = condition(found.rows, residuals.reshape(-1, 1), s, noise)
+        return posterior
+
+    if outputscale is None:
+        outputscale = likeliest_outputscale(
+            found.rows, lambda s: given(s).log_marginal_likelihood()
+        )
+    return given(outputscale)

@@ -56,6 +56,12 @@ def test_day_means_leave_out_flagged_values_and_leap_days(archive):
     assert means[1, 59] == 20 + (60 + 61) / 2
 
 
+def test_an_archive_of_something_else_is_refused(tmp_path):
+    np.savez(tmp_path / "digits.npz", images=np.zeros(3))
+    with pytest.raises(InputError, match="holds no stations: it lacks station, yyyymmdd"):
+        day_means(tmp_path / "digits.npz")
+
+
 def test_stations_are_standardized_with_their_context_alone(archive):
     task = station_tasks(StationOptions(path=archive, source=1))[0]
     assert task.name == "station 20"

@@ -75,6 +75,17 @@ def test_dirichlet_labels_have_the_published_moments():
     torch.testing.assert_close(found.targets[0], alpha.log() - noise / 2)
 
 
+def test_dirichlet_labels_choose_the_likeliest_outputscale(blobs):
+    model, x, labels, _, _ = blobs
+    found = dirichlet_classifier(Linearization(model), x, labels).posterior
+    best = found.log_marginal_likelihood()
+    for factor in (0.9, 1.1):
+        near = dirichlet_classifier(
+            Linearization(model), x, labels, outputscale=factor * found.outputscale
+        )
+        assert near.posterior.log_marginal_likelihood() < best
+
+
 def test_dirichlet_regression_classifies(blobs):
     model, x, labels, x_test, labels_test = blobs
     classifier = dirichlet_classifier(Linearization(model), x, labels, outputscale=3.0)

@@ -17,6 +17,7 @@ from pipeline.gp.categorical import one_hot
 from pipeline.gp.class_probabilities import sample_blocks
 from pipeline.gp.laplace import FunctionSpaceLaplace, ParameterSpaceLaplace
 from pipeline.gp.linearization import Linearization
+from pipeline.gp.regression import LinearizedGP
 
 RECORDED = [
     [1.422612102328081, 0.21861307934011015, 0.7702747548913604],
@@ -25,8 +26,18 @@ RECORDED = [
 ]
 
 
-@pytest.mark.parametrize("space", [FunctionSpaceLaplace, ParameterSpaceLaplace])
-def test_covariances_at_the_networks_outputs_are_laplace_torchs(space):
+FUNCTIONAL = [
+    [0.08813702176981497, -0.01092133382588377, 0.014099799589652823],
+    [-0.01092133382588377, 0.12272371058370535, -0.012128394773251738],
+    [0.014099799589652823, -0.012128394773251738, 0.16325063392684624],
+]
+"""Of the regression at noise 0.25, its first test sample:
+``FunctionalLaplace(model, "regression", n_subset=8, prior_precision=2.0, sigma_noise=0.5)``, fitted
+as above, called with ``pred_type="gp"``."""
+
+
+def drawn(*shapes):
+    """The recorded network, and inputs of these shapes."""
     generator = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
 
@@ -36,10 +47,25 @@ def test_covariances_at_the_networks_outputs_are_laplace_torchs(space):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(draw(*parameter.shape))
-    x = draw(8, 2)
+    return model, *(draw(*shape) for shape in shapes)
+
+
+@pytest.mark.parametrize("space", [FunctionSpaceLaplace, ParameterSpaceLaplace])
+def test_covariances_at_the_networks_outputs_are_laplace_torchs(space):
+    model, x, x_test = drawn((8, 2), (3, 2))
     linearization = Linearization(model, mean="network")
     found, Y = linearization(x), one_hot(torch.arange(8) % 3, 3)
     posterior = space.of(found.rows, found.offsets, Y, 0.5, max_iterations=0)
-    blocks = sample_blocks(posterior.covariance(linearization.rows(draw(3, 2))), 3)
+    blocks = sample_blocks(posterior.covariance(linearization.rows(x_test)), 3)
     wanted = torch.tensor(RECORDED, dtype=torch.float64)
     torch.testing.assert_close(blocks[0], wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("space", ["function", "parameter"])
+def test_covariances_of_a_regression_are_those_of_its_functional_form(space):
+    model, x, x_test, y = drawn((8, 2), (3, 2), (8, 3))
+    linearization = Linearization(model, mean="network")
+    gp = LinearizedGP.of(linearization, x, y, outputscale=0.5, noise=0.25, space=space)
+    found = gp.predict(x_test, covariance=True).covariance
+    wanted = torch.tensor(FUNCTIONAL, dtype=torch.float64)
+    torch.testing.assert_close(found[:3, :3], wanted, rtol=1e-9, atol=1e-9)

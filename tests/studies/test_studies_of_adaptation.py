@@ -112,9 +112,10 @@ def test_networks_stand_beside_their_linearizations(study, tmp_path):
     code, printed = study("linearized_networks", config="linearized_networks_quick")
     assert code == 0, printed
     rows = findings(tmp_path, "linearized_networks_quick")["table"]
-    assert [row["network"] for row in rows] == ["narrow"] * 4 + ["wide"] * 4
+    assert [row["network"] for row in rows] == ["narrow"] * 7 + ["wide"] * 7
     assert {row["method"] for row in rows} == {
-        "network", "linearized", "network_gp", "finite_ntk",
+        "network", "linearized", "network_gp", "finite_ntk", "finite_ntk_probit",
+        "finite_ntk_map", "dirichlet",
     }  # fmt: skip
     assert all(row["accuracy, %"] > 40 and 0 <= row["ECE"] <= 1 for row in rows)
 
