@@ -31,7 +31,15 @@ NO_SECRETS = (
 SECRET_VARIABLE = re.compile(
     r"(?:^|_)(?:KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE
 )
-SECRET_IN_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
+SECRET_IN_ADDRESS = re.compile(
+    # A password may hold slashes; digits before one are a port.
+    r"\b[a-z][a-z0-9+.-]*://[^/\s@:]*:(?!\d+/)[^\s@]*@",
+    re.IGNORECASE,
+)
+SECRET_VALUE = re.compile(
+    r"\b(?:A[KS]IA[0-9A-Z]{16}|hf_\w{20,}|gh[pousr]_\w{20,}|sk-[\w-]{20,})\b|-----BEGIN [A-Z ]+KEY"
+)
+"""What keys of AWS, hubs and the like look like."""
 
 ENVIRONMENT_HINTS = {
     "ENTK_DATA": (
@@ -145,8 +153,6 @@ def expand_environment(values: Any, where: str = "") -> Any:
         return [expand_environment(value, f"{where}.{i}") for i, value in enumerate(values)]
     if not isinstance(values, str):
         return values
-    if SECRET_IN_ADDRESS.search(values):
-        raise InputError(f"an address holds a password; {NO_SECRETS}", where)
 
     def lookup(match: re.Match[str]) -> str:
         name = match[1]
@@ -157,7 +163,12 @@ def expand_environment(values: Any, where: str = "") -> Any:
             raise InputError(f"the environment variable {name} is not set. {hint}", where)
         return os.environ[name]
 
-    return ENVIRONMENT_VARIABLE.sub(lookup, values)
+    expanded = ENVIRONMENT_VARIABLE.sub(lookup, values)
+    if SECRET_IN_ADDRESS.search(expanded):
+        raise InputError(f"an address holds a password; {NO_SECRETS}", where)
+    if SECRET_VALUE.search(expanded):
+        raise InputError(f"this looks like a key or a token; {NO_SECRETS}", where)
+    return expanded
 
 
 def validated(model: type[OptionsT], values: Any, source: str) -> OptionsT:

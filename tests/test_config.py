@@ -173,9 +173,21 @@ def test_a_secret_never_gets_into_a_config(name, monkeypatch):
     assert "hunter2" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "value", ["s3://AKIA:pass/word@bucket", "hf_" + "a1B2" * 8, "-----BEGIN RSA PRIVATE KEY-----"]
+)
+def test_a_secret_is_refused_wherever_it_comes_from(value, monkeypatch):
+    monkeypatch.setenv("HARMLESS", value)
+    for text in (value, "${HARMLESS}"):
+        with pytest.raises(InputError, match=r"store\.root: .* must hold none") as refusal:
+            expand_environment({"store": {"root": text}})
+        assert value not in str(refusal.value)
+
+
 def test_an_address_with_a_password_is_refused_without_repeating_it():
     with pytest.raises(InputError, match=r"store\.root: an address holds a password") as refusal:
         expand_environment({"store": {"root": "https://user:hunter2@host/bucket"}})
     assert "hunter2" not in str(refusal.value)
     plain = {"store": {"root": "s3://bucket/a:b@c"}, "executor": {"address": "ray://host:10001"}}
+    plain["benchmark"] = {"path": "http://host:8080/repository@commit"}
     assert expand_environment(plain) == plain

@@ -41,7 +41,7 @@ def _read_archived(path: Path, key: str, modified: int) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             array: NDArray[Any] = archive[key]
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
         raise InputError(f"cannot read {key} of {path}: {error}", "benchmark.path") from None
     return array
 

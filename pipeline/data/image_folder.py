@@ -24,10 +24,13 @@ def class_folders(root: Path) -> list[str]:
 
 
 def image_files(folder: Path, root: Path) -> list[str]:
-    """Paths, relative to ``root``, of the images in a folder and below it; sorted."""
+    """Paths, relative to ``root``, of the images in a folder and below it; sorted.
+
+    Links are followed, but for those that lead back to where they were met.
+    """
     found: list[str] = []
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not _hidden(name)]
+        folders[:] = [n for n in folders if not (_hidden(n) or _leads_back(Path(place, n)))]
         found += [
             (Path(place) / name).relative_to(root).as_posix() for name in files if is_image(name)
         ]
@@ -41,6 +44,10 @@ def is_image(name: str) -> bool:
 
 def _hidden(name: str) -> bool:
     return name.startswith(".")
+
+
+def _leads_back(folder: Path) -> bool:
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class FolderSource:
     def image(self, row: int) -> Image.Image:
         """The decoded image of a row."""
         path = self.root / self.files[row]
+        _refuse_no_file(path)
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -77,7 +85,14 @@ class FolderSource:
 
 
 def _digest(path: Path) -> str:
+    _refuse_no_file(path)
     try:
         return file_digest(path)
     except OSError as error:
         raise UnreadableImageError(f"{path}: {error.strerror}") from None
+
+
+def _refuse_no_file(path: Path) -> None:
+    """A pipe or a device gives bytes for ever; what is absent is told by reading it."""
+    if path.exists() and not path.is_file():
+        raise UnreadableImageError(f"{path}: no regular file")

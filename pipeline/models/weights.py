@@ -3,6 +3,7 @@
 import logging
 import pickle
 import struct
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> Any:
+    _refuse_compressed(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -131,6 +133,21 @@ def _read_torch(path: Path) -> Any:
     except UNPICKLING_ERRORS as error:
         detail = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path} is not a readable torch checkpoint: {detail}", WHERE) from None
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Torch never compresses; a file that unfolds to more than it holds is none of its own."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unfolded = sum(info.file_size for info in archive.infolist())
+    size = path.stat().st_size
+    if unfolded > size:
+        raise InputError(
+            f"{path} is refused: its {size:,} bytes unfold to {unfolded:,}, and torch compresses "
+            "nothing: it may be a decompression bomb. Save the checkpoint anew.",
+            WHERE,
+        )
 
 
 def _unwrapped(loaded: Any, path: Path) -> Mapping[str, Any]:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pipeline.artefact import PROVENANCE
 from pipeline.history import Entry, Task, read_history
 from pipeline.schedule.cell import folder_bytes
 from pipeline.schedule.options import Registry, RetentionOptions
 from pipeline.schedule.refeaturize import HISTORY, TaskFolder
+from pipeline.store.features import STORE
 from pipeline.store.lease import live_leases
 from pipeline.store.place import place_at
 from pipeline.types import InputError
@@ -47,7 +49,7 @@ def expired(
     return [
         Expired(path, folder_bytes(path), entry)
         for path, entry in sorted(last_use.items())
-        if path not in needed and path.is_dir()
+        if path not in needed and _is_ours(path)
     ]
 
 
@@ -103,6 +105,12 @@ def _folders(entry: Entry, root: Path) -> list[Path]:
             str(root / HISTORY),
         )
     return [*stores, kernel]
+
+
+def _is_ours(path: Path) -> bool:
+    """A feature store or a kernel, and no link that leads elsewhere."""
+    marks = STORE, PROVENANCE
+    return path.is_dir() and not path.is_symlink() and any((path / m).is_file() for m in marks)
 
 
 def _removed(path: Path) -> bool:

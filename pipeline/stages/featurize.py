@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from pipeline.artefact import ForeignArtefactError
 from pipeline.data.split import Split
@@ -43,7 +43,9 @@ class Featurizer:
         self._forget_expected()
         job, shard = self._spec.locate(block)
         store = self._stores[job.store]
-        if not store.is_done(shard):
+        with suppress(OSError):  # The block itself will meet it, and tell.
+            if store.is_done(shard):
+                return
             self._expected[block] = Loading(store.samples(shard), self._spec, job)
 
     def __call__(self, block: int) -> BlockDone | Finish:

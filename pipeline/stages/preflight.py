@@ -41,7 +41,7 @@ def _refuse_misfit(instrument: Instrument, samples: Inputs) -> None:
     except InputError as error:
         keys = "channels, resize, crop" if isinstance(samples, Tensor) else "max_length"
         hint = f"Change the model, or benchmark.preprocess ({keys})."
-        raise InputError(f"{error} {hint}", "model") from None
+        raise InputError(f"{str(error).rstrip('.')}. {hint}", "model") from None
 
 
 def _refuse_large(costs: SampleCosts, available: int) -> None:

@@ -6,6 +6,7 @@ config.
 """
 
 import contextlib
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,11 +19,37 @@ READS_AT_ONCE = 32
 """Requests under way at a time: each takes a round trip of some ten milliseconds."""
 
 
+@contextlib.contextmanager
+def answered(name: str, *, may_lack: bool = False) -> Iterator[None]:
+    """What an object store refuses, or does not answer, as an :class:`OSError` of one line.
+
+    ``may_lack`` leaves the :class:`FileNotFoundError` of what is not there as it is; where
+    something is put, it means that the bucket is not there.
+    """
+    from obstore.exceptions import AlreadyExistsError, BaseError
+
+    try:
+        yield
+    except AlreadyExistsError:
+        raise
+    except FileNotFoundError as error:
+        if may_lack:
+            raise
+        raise _unanswered(error, name) from None
+    except BaseError as error:
+        raise _unanswered(error, name) from None
+
+
+def _unanswered(error: Exception, name: str) -> OSError:
+    # The rest of the message is the client's own state.
+    return OSError(errno.EIO, str(error).partition("\n")[0], name)
+
+
 class OpenedObject:
     """Reads ranges of one object."""
 
-    def __init__(self, store: Any, key: str, size: int) -> None:
-        self._store, self._key = store, key
+    def __init__(self, store: Any, key: str, size: int, name: str) -> None:
+        self._store, self._key, self._name = store, key, name
         self.size = size
 
     def fill(self, buffers: Sequence[np.ndarray], offset: int) -> None:
@@ -32,7 +59,8 @@ class OpenedObject:
         length = sum(buffer.nbytes for buffer in buffers)
         if offset + length > self.size:
             raise EOFError
-        content: Any = obstore.get_range(self._store, self._key, start=offset, length=length)
+        with answered(self._name):
+            content: Any = obstore.get_range(self._store, self._key, start=offset, length=length)
         values, start = np.frombuffer(content, dtype=np.uint8), 0
         for buffer in buffers:
             buffer[...] = values[start : start + buffer.nbytes]
@@ -49,6 +77,7 @@ class ObjectPlace:
             from obstore.store import from_url
         except ImportError:
             raise MissingExtraError("obstore", "cloud", f"the store at {url}") from None
+        self._url = url
         try:
             self._store = from_url(url)
         except Exception as error:
@@ -63,7 +92,8 @@ class ObjectPlace:
         """A whole object."""
         import obstore
 
-        return bytes(obstore.get(self._store, key).bytes())
+        with answered(self._name(key), may_lack=True):
+            return bytes(obstore.get(self._store, key).bytes())
 
     def read_each(self, keys: Sequence[str]) -> list[bytes]:
         """Several small objects, many at once."""
@@ -76,14 +106,15 @@ class ObjectPlace:
         size = self.size(key)
         if size is None:
             raise FileNotFoundError(key)
-        yield OpenedObject(self._store, key, size)
+        yield OpenedObject(self._store, key, size, self._name(key))
 
     def size(self, key: str) -> int | None:
         """An object's bytes, or None."""
         import obstore
 
         try:
-            return int(obstore.head(self._store, key)["size"])
+            with answered(self._name(key), may_lack=True):
+                return int(obstore.head(self._store, key)["size"])
         except FileNotFoundError:
             return None
 
@@ -91,14 +122,16 @@ class ObjectPlace:
         """Bytes of every object below ``folder``, by key."""
         import obstore
 
-        batches = obstore.list(self._store, prefix=folder or None)
-        return {entry["path"]: entry["size"] for batch in batches for entry in batch}
+        with answered(self._name(folder)):
+            batches = obstore.list(self._store, prefix=folder or None)
+            return {entry["path"]: entry["size"] for batch in batches for entry in batch}
 
     def write(self, key: str, content: bytes | memoryview) -> None:
         """Put an object."""
         import obstore
 
-        obstore.put(self._store, key, content)
+        with answered(self._name(key)):
+            obstore.put(self._store, key, content)
 
     def create(self, key: str, content: bytes) -> bool:
         """Put an object unless it exists; the server decides between two writers."""
@@ -106,7 +139,8 @@ class ObjectPlace:
         from obstore.exceptions import AlreadyExistsError
 
         try:
-            obstore.put(self._store, key, content, mode="create")
+            with answered(self._name(key)):
+                obstore.put(self._store, key, content, mode="create")
         except AlreadyExistsError:
             return False
         return True
@@ -115,8 +149,11 @@ class ObjectPlace:
         """Delete an object, if it is there."""
         import obstore
 
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), answered(self._name(key), may_lack=True):
             obstore.delete(self._store, key)
+
+    def _name(self, key: str) -> str:
+        return f"{self._url}/{key}"
 
     def remove_partial(self, key: str) -> None:
         """Nothing: an object is there as a whole or not at all."""

@@ -1,4 +1,5 @@
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -37,3 +38,19 @@ def test_a_missing_file_is_named(tmp_path):
         source.image(0)
     with pytest.raises(UnreadableImageError, match=r"gone\.jpg: No such file"):
         source.fingerprints(np.array([0]))
+
+
+def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path, jpeg, put):
+    put(tmp_path / "cat" / "a.jpg", jpeg(0))
+    put(tmp_path / "more" / "b.jpg", jpeg(1))
+    (tmp_path / "cat" / "also").symlink_to(tmp_path / "more")
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path)
+    assert image_files(tmp_path / "cat", tmp_path) == ["cat/a.jpg", "cat/also/b.jpg"]
+
+
+def test_a_pipe_among_the_images_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    source = FolderSource(tmp_path, ("x.jpg",))
+    for look in (lambda: source.image(0), lambda: source.fingerprints(np.array([0]))):
+        with pytest.raises(UnreadableImageError, match=r"x\.jpg: no regular file"):
+            look()

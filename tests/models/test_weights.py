@@ -1,5 +1,6 @@
 import contextlib
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -53,6 +54,18 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=r"^model\.weights: .*could run code"):
             load_checkpoint(name)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_unfolds(tmp_path):
+    torch.save({"weight": torch.zeros(100_000)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    with pytest.raises(InputError, match=r"bomb\.pt is refused: .* decompression bomb"):
+        load_checkpoint(tmp_path / "bomb.pt")
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])

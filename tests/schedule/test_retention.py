@@ -8,10 +8,12 @@ import filelock
 import pytest
 from registries import save_weights, small_model, write_registry
 
+from pipeline.artefact import PROVENANCE
 from pipeline.history import Entry, append_entry, read_history
 from pipeline.schedule.options import RetentionOptions, load_registry
 from pipeline.schedule.refeaturize import HISTORY
 from pipeline.schedule.retention import collect, expired
+from pipeline.store.features import STORE
 from pipeline.store.lease import take_lease
 from pipeline.store.place import place_at
 from pipeline.types import InputError
@@ -23,9 +25,9 @@ def entry(root: Path, revision: str, age: float, *, model: str = "a", shared: st
     """A line of history whose store, kernel and report lie below ``root``."""
     store = root / "cache" / (shared or f"features-{model}-{revision}")
     run = f"runs/{model}/{revision}"
-    for folder in (store, root / run / "kernel"):
+    for folder, mark in ((store, STORE), (root / run / "kernel", PROVENANCE)):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "data").write_bytes(bytes(100))
+        (folder / mark).write_bytes(bytes(100))
     (root / run / "report.html").touch()
     return Entry(
         model=model,
@@ -63,6 +65,15 @@ def test_the_newest_revisions_of_every_task_stay(tmp_path):
         "r1/kernel",
     }
     assert all(item.bytes == 100 for item in found)
+
+
+def test_what_is_no_feature_store_or_leads_to_another_stays(tmp_path):
+    history = [entry(tmp_path, f"r{i}", 10 - i) for i in range(4)]
+    (tmp_path / "cache/features-a-r0" / STORE).unlink()
+    (tmp_path / "cache/features-a-r1").rename(tmp_path / "cache/theirs")
+    (tmp_path / "cache/features-a-r1").symlink_to(tmp_path / "cache/theirs")
+    found = expired(history, RetentionOptions(revisions=2), tmp_path, NOW)
+    assert names(found) == {"r0/kernel", "r1/kernel"}
 
 
 def test_older_revisions_stay_while_they_are_young(tmp_path):

@@ -82,3 +82,23 @@ def test_one_of_two_jobs_gets_a_lease(bucket):
 def test_a_url_of_no_known_kind_is_refused():
     with pytest.raises(InputError, match="cannot be used"):
         place_at("gopher://somewhere")
+
+
+def test_a_server_that_does_not_answer_is_told_in_one_line(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_MAX_RETRIES", "0")
+    place = place_at("s3://features/gone")
+    for ask in (
+        lambda: place.size("a"),
+        lambda: place.create("a", b""),
+    ):
+        with pytest.raises(OSError, match=r"s3://features/gone/\w+") as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_bucket_that_is_not_there_is_told(bucket):
+    with pytest.raises(OSError, match=r"s3://no-such-bucket/x/a") as caught:
+        place_at("s3://no-such-bucket/x").write("a", b"")
+    assert not isinstance(caught.value, FileNotFoundError)
