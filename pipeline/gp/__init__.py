@@ -13,8 +13,10 @@ A network's Jacobian at θ is the feature map of a Gaussian process: f(x) = μ(x
 from typing import TYPE_CHECKING, Any
 
 from pipeline.gp.adapt import Task, adapt
+from pipeline.gp.classification import LinearizedClassifier
 from pipeline.gp.linearization import Linearization
 from pipeline.gp.regression import LinearizedGP
+from pipeline.gp.saved import load_classifier, load_gp, save_gp
 from pipeline.jacobian import FisherOperator, JacobianOperator
 
 if TYPE_CHECKING:
@@ -27,9 +29,13 @@ __all__ = [
     "JacobianOperator",
     "Linearization",
     "LinearizationMean",
+    "LinearizedClassifier",
     "LinearizedGP",
     "Task",
     "adapt",
+    "load_classifier",
+    "load_gp",
+    "save_gp",
 ]
 
 

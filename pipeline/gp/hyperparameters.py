@@ -26,6 +26,10 @@ GRADIENT_TOLERANCE = 1e-4
 """Largest derivative by any log ρ, in nats, of a converged fit."""
 
 
+TIE = 1e-6
+"""Nats within which two maxima are equally likely."""
+
+
 @dataclass(frozen=True)
 class Hyperparameters:
     """What the tasks share, and how the search for it ended."""
@@ -43,7 +47,8 @@ class Hyperparameters:
     iterations: int
     converged: bool
     at_bound: bool
-    """Whether a ratio lies at the end of its range: the data do not determine it."""
+    """Whether a ratio lies at the end of its range, or others far from it are as likely: the data
+    do not determine it."""
 
     def noise_of(self, task: int) -> float:
         """σ² of one task."""
@@ -66,7 +71,11 @@ def fit_hyperparameters(
     search = _Search(evidences, outputscale, noise_per_task)
     results = [search.run(math.log(start * search.unit), max_iterations) for start in STARTS]
     best = min(results, key=lambda result: float(result.fun))
-    return search.described(best)
+    # One point says nothing of its noise: of ratios as likely as the best, the most cautious.
+    far = [r for r in results if r.fun - best.fun < TIE and np.abs(r.x - best.x).max() > 1]
+    if far:
+        best = max([best, *far], key=lambda result: float(result.x.mean()))
+    return search.described(best, undetermined=bool(far))
 
 
 class _Search:
@@ -123,7 +132,7 @@ class _Search:
             )
         return quadratic / self.count
 
-    def described(self, result: OptimizeResult) -> Hyperparameters:
+    def described(self, result: OptimizeResult, *, undetermined: bool) -> Hyperparameters:
         value, gradient = self.value_and_gradient(result.x)
         ratios = torch.from_numpy(np.exp(result.x)).expand(len(self.evidences))
         tasks = list(zip(self.evidences, ratios, strict=True))
@@ -141,5 +150,5 @@ class _Search:
             gradient=steepest,
             iterations=int(result.nit),
             converged=steepest <= GRADIENT_TOLERANCE * max(1.0, abs(value)),
-            at_bound=bool(ends.any()),
+            at_bound=undetermined or bool(ends.any()),
         )

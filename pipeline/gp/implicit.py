@@ -40,12 +40,19 @@ class NotConvergedError(InputError):
 class ImplicitOptions:
     """How far conjugate gradients go."""
 
-    tol: float = 1e-6
-    """Largest relative residual ‖(K + ρI)x − b‖ / ‖b‖ of a converged solve."""
+    tol: float | None = None
+    """Largest relative residual ‖(K + ρI)x − b‖ / ‖b‖ of a converged solve; None is 1e-6, or 1e-4
+    for networks below float64, whose rounding ends there."""
     max_iterations: int = 1_000
     """Products of one solve."""
     allow_unconverged: bool = False
     """Whether variances may come from solves that did not converge."""
+
+    def tolerance(self, dtype: torch.dtype) -> float:
+        """``tol``, or the one that products in this type can reach."""
+        if self.tol is not None:
+            return self.tol
+        return 1e-6 if dtype == torch.float64 else 1e-4
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class ImplicitPosterior:
         """The solution, refused where it did not converge."""
         if not (found.converged or self.options.allow_unconverged):
             raise NotConvergedError(
-                f"{_ending(found, self.options)} Use more noise, more iterations, a float64 "
+                f"{_ending(found)} Use more noise, more iterations, a float64 "
                 "network, or allow_unconverged=True."
             )
         return found.x
@@ -158,7 +165,7 @@ def implicit_function_space(
     """The posterior given residuals y − μ, from products with JJᵀ."""
     options = options or ImplicitOptions()
     found = _solve(function_kernel(J), residuals, _ratio(outputscale, noise), options)
-    _warn_unconverged(found, options)
+    _warn_unconverged(found)
     return ImplicitFunctionSpace(J, residuals, outputscale, noise, options, found)
 
 
@@ -180,7 +187,7 @@ def implicit_parameter_space(
     moment = J.t_matmul(residuals.to(J.dtype)).double()
     ratio = _ratio(outputscale, noise)
     found = _solve(parameter_kernel(J), moment, ratio, options, inexact)
-    _warn_unconverged(found, options)
+    _warn_unconverged(found)
     return ImplicitParameterSpace(J, residuals, outputscale, noise, options, found, inexact)
 
 
@@ -203,7 +210,7 @@ def more_data(
             raise InputError("inexact products are of the data they were made for. Make both anew.")
         moment = J.t_matmul(residuals.to(J.dtype)).double()
         found = _solve(parameter_kernel(J), moment, ratio, options, start=posterior.solution.x)
-    _warn_unconverged(found, options)
+    _warn_unconverged(found)
     return replace(posterior, J=J, residuals=residuals, solution=found)
 
 
@@ -219,24 +226,24 @@ def _solve(
         operator,
         B,
         ratio,
-        tol=options.tol,
+        tol=options.tolerance(operator.dtype),
         max_iterations=options.max_iterations,
         inexact=inexact,
         start=start,
     )
 
 
-def _ending(found: Solved, options: ImplicitOptions) -> str:
+def _ending(found: Solved) -> str:
     return (
         f"conjugate gradients ended at a residual of {found.residual:.1e} after {found.iterations} "
-        f"iterations, and {options.tol:.0e} was asked for."
+        f"iterations, and {found.tolerance:.0e} was asked for."
     )
 
 
-def _warn_unconverged(found: Solved, options: ImplicitOptions) -> None:
+def _warn_unconverged(found: Solved) -> None:
     """Means of an unconverged solve are given, with a warning."""
     if not found.converged:
-        logger.warning("the posterior mean is inexact: %s", _ending(found, options))
+        logger.warning("the posterior mean is inexact: %s", _ending(found))
 
 
 def _ratio(outputscale: float, noise: float) -> float:

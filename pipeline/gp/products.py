@@ -26,7 +26,7 @@ class ProductKernel:
     """A symmetric positive semi-definite matrix of n rows, known by a function V ↦ K V."""
 
     def __init__(self, product: Product, n: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._product, self._dtype = product, dtype
+        self._product, self.dtype = product, dtype
         self.n, self.rows, self.device = n, slice(0, n), device
         self.error = float(torch.finfo(dtype).eps)
         self.products, self.sent = 0, 0
@@ -34,7 +34,7 @@ class ProductKernel:
     def matvec(self, V: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """K V in float64."""
         self.products += V.shape[1]
-        return self._product(V.to(self._dtype)).double()
+        return self._product(V.to(self.dtype)).double()
 
     def inner(self, U: Float[Tensor, "n a"], V: Float[Tensor, "n b"]) -> Float[Tensor, "a b"]:
         """UᵀV in float64."""
@@ -72,6 +72,8 @@ class Solved:
     """max over columns of ‖(K + ridge·I)X − B‖ / ‖B‖, by exact products."""
     iterations: int
     converged: bool
+    tolerance: float
+    """The residual asked for."""
 
 
 def solved(
@@ -93,7 +95,7 @@ def solved(
     norms = torch.where(norms > 0, norms, torch.ones_like(norms))
     x = torch.zeros_like(B) if start is None else start
     left = B if start is None else B - kernel.matvec(x) - ridge * x
-    best, taken = Solved(x, float("inf"), 0, False), 0
+    best, taken = Solved(x, float("inf"), 0, False, tol), 0
     for _ in range(1 if inexact is None else REFINEMENTS):
         rest = max_iterations - taken
         found = cg(inexact or kernel, left, ridge, tol=tol, max_iterations=rest)
@@ -101,7 +103,7 @@ def solved(
         left = B - kernel.matvec(x) - ridge * x
         residual = float((column_norms(kernel, left) / norms).max())
         if residual < best.residual:
-            best = Solved(x, residual, taken, residual <= tol)
+            best = Solved(x, residual, taken, residual <= tol, tol)
         if best.converged or best.x is not x or taken >= max_iterations:
             break
     return replace(best, iterations=taken)

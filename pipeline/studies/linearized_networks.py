@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from pipeline.analyses.linearized_classes import Split, linearized_rows
+from pipeline.analyses.linearized_classes import METHODS, Split, linearized_rows
+from pipeline.analyses.methods import refuse_unknown_methods
 from pipeline.baselines.training import Recipe, train
 from pipeline.models.head import with_head
 from pipeline.registry import BenchmarkOptions, ModelOptions, build_backbone, build_network
@@ -52,6 +53,7 @@ def run(options: LinearizedNetworksOptions, work: Work) -> Findings:
     """One row a network and method, means over seeds."""
     if not options.models:
         raise InputError("at least one network is needed.", "models")
+    refuse_unknown_methods(options.methods, METHODS)  # before any network is trained
     data = load_splits(options.benchmark, "train", "val", "id_test")
     cells = {
         (name, seed): f"{name}_{seed}"

@@ -99,3 +99,10 @@ def test_residuals_of_zero_have_no_outputscale():
     J, y = draw(10, 5)
     with pytest.raises(InputError, match="every residual is zero"):
         fit_hyperparameters([Evidence.of_rows(J, torch.zeros_like(y))])
+
+
+def test_one_point_leaves_its_noise_open_and_the_answer_is_cautious():
+    J, y = draw(1, 5)
+    best = fit_hyperparameters([Evidence.of_rows(J, y)])
+    assert best.at_bound
+    assert best.noise[0] == pytest.approx(best.outputscale * float(J.square().sum()), rel=1e-6)

@@ -102,6 +102,12 @@ def test_float32_networks_say_how_far_products_reach(single):
         implicit=ImplicitOptions(tol=1e-12),
     )
     assert not gp.posterior.solution.converged
+    usual = LinearizedGP.of(
+        Linearization(model), single.x.float(), single.y,
+        outputscale=S, noise=NOISE, implicit=ImplicitOptions(),
+    )  # fmt: skip
+    assert usual.posterior.solution.converged
+    assert usual.posterior.solution.tolerance == 1e-4
 
 
 def test_noise_and_whole_parameters_are_needed(single):

@@ -62,10 +62,19 @@ def test_seeds_of_few_shot_studies_are_cells_of_their_own(study, tmp_path):
     assert findings(tmp_path, "sinusoids")["table"][0]["tasks"] == 4
 
 
-def test_unknown_few_shot_methods_are_named(study):
-    code, printed = study("sinusoids", "methods=[magic]")
+@pytest.mark.parametrize(
+    ("name", "methods", "message"),
+    [
+        ("sinusoids", "[magic]", "unknown methods magic"),
+        ("sinusoids", "[]", "name at least one method"),
+        ("linearized_networks", "[magic]", "unknown methods magic"),
+    ],
+)
+def test_methods_are_checked_before_work(study, name, methods, message):
+    config = "linearized_networks_quick" if name == "linearized_networks" else None
+    code, printed = study(name, f"methods={methods}", config=config)
     assert code == 2
-    assert "unknown methods magic" in printed
+    assert message in printed
 
 
 def test_any_raster_runs_as_malaria_rates(study, raster, tmp_path):
