@@ -192,6 +192,11 @@ def _compute(
         jobs[name] = SplitJob(job.split(name), absolute(store.path), first, recorded["batch_size"])
         first += store.shards
     recorded = next(stores[name].facts.recorded for name in stores if missing[name])
+    if job.config.features.batch_size not in ("auto", recorded["batch_size"]):
+        logger.warning(
+            "features.batch_size: the features were begun with %d, which stays",
+            recorded["batch_size"],
+        )
     spec = make_spec(job, instrument, recorded["device"], jobs.values(), owner)
     rows = sum(store.facts.n for store in stores.values())
     to_do = sum(_rows(stores[name], missing[name]) for name in stores)

@@ -55,12 +55,12 @@ class Featurizer:
         store = self._stores[job.store]
         loading = self._expected.pop(block, None)
         with ExitStack() as holding:
+            if loading is not None:
+                holding.callback(loading.close)
             lease = take_lease(store.place, f"{shard:05d}", self._spec.owner)
             if lease is not None:
                 holding.enter_context(lease)
             if lease is None or store.is_done(shard):
-                if loading is not None:
-                    loading.close()
                 return _event(block, 0, time.perf_counter() - started, Pace())
             store.remove_partial(shard)
             loading = loading or Loading(store.samples(shard), self._spec, job)

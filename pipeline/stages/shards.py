@@ -1,6 +1,7 @@
 """The missing shards, done by this job's workers and by whoever else wants the same features."""
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from pipeline.distributed.executor import BlockFailedError, BlockRetry, Executor, Outcome
 from pipeline.log import BlockDone
 from pipeline.stages.featurize import make_featurizer
-from pipeline.stages.featurize_spec import STAGE, FeaturizeSpec
+from pipeline.stages.featurize_spec import STAGE, FeaturizeSpec, SplitJob
 from pipeline.stages.job import Job
 from pipeline.store import FeatureStore
 from pipeline.store.lease import live_leases
@@ -20,15 +21,32 @@ POLL_SECONDS = 1.0
 """How often a job that waits for another looks whether it is done."""
 
 
+OUT_OF_MEMORY = re.compile(
+    r"MemoryError|out of memory|alloc|OOM|running low on memory", re.IGNORECASE
+)
+"""How Python, torch, CUDA and Ray say so; a killed process could be one, too."""
+
+
 class ShardFailedError(InputError):
     """A shard that failed as often as it may; the others are safe, a new run resumes."""
 
-    def __init__(self, shard: int, split: str, error: BlockFailedError) -> None:
+    def __init__(self, shard: int, job: SplitJob, error: BlockFailedError) -> None:
+        advice = out_of_memory_advice(job) if OUT_OF_MEMORY.search(error.cause) else ""
         super().__init__(
-            f"shard {shard} of split {split} failed {error.attempts} times, the last time with: "
-            f"{error.cause}\nFinished shards are kept; the same command continues once the cause "
-            "is gone. Every worker's log is in the run's folder, under logs/."
+            f"shard {shard} of split {job.split.name} failed {error.attempts} times, the last time "
+            f"with: {error.cause}\n{advice}Finished shards are kept; the same command continues "
+            "once the cause is gone. Every worker's log is in the run's folder, under logs/."
         )
+
+
+def out_of_memory_advice(job: SplitJob) -> str:
+    """What helps when a worker's memory, or its GPU's, does not suffice."""
+    return (
+        "If memory ran out, what helps: fewer workers (executor.workers, or a larger "
+        "executor.gpus_per_worker), a higher limits.memory on machines that have it, or a "
+        f"features.batch_size below {job.batch_size}. {job.store} keeps its batch size: for "
+        "another one delete it, or change store.root.\n"
+    )
 
 
 class ShardWatch:
@@ -68,7 +86,7 @@ class ShardWatch:
         """A shard is given up; the error that ends the run."""
         self._record("shard_failed", error.block, attempts=error.attempts, error=error.cause)
         split_job, shard = self._spec.locate(error.block)
-        return ShardFailedError(shard, split_job.split.name, error)
+        return ShardFailedError(shard, split_job, error)
 
     def _record(self, event: str, block: int, **facts: Any) -> None:
         split_job, shard = self._spec.locate(block)

@@ -2,11 +2,13 @@
 
 import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 from small_runs import SMALL, events, run
 
 from pipeline.artefact import FullDiskError
+from pipeline.distributed.executor import BlockFailedError
 from pipeline.runs import RunFolder
 from pipeline.stages import loading
 from pipeline.stages.shards import ShardFailedError
@@ -45,6 +47,23 @@ def hang():
 
 def fail():
     raise ValueError("the decoder lost its way")
+
+
+@pytest.mark.parametrize(
+    ("cause", "advised"),
+    [
+        ("MemoryError:  (net.py:9)", True),
+        ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB (conv.py:1)", True),
+        ("RuntimeError: DefaultCPUAllocator: can't allocate memory", True),
+        ("its worker died: causes include: (1) the process was killed by the OOM killer", True),
+        ("ValueError: the decoder lost its way", False),
+    ],
+)
+def test_what_helps_against_too_little_memory_is_told(cause, advised):
+    job = SimpleNamespace(split=SimpleNamespace(name="train"), batch_size=128, store="cache/x")
+    message = str(ShardFailedError(3, job, BlockFailedError(7, 3, cause)))
+    assert message.startswith(f"shard 3 of split train failed 3 times, the last time with: {cause}")
+    assert ("a features.batch_size below 128" in message) == advised
 
 
 @pytest.mark.parametrize(
