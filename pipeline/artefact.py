@@ -165,10 +165,11 @@ def _file_sizes(path: Path) -> dict[str, int]:
 def new_artefact(path: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
     """A folder to fill; it becomes the artefact at ``path`` when the block ends without error.
 
-    Whatever stood at ``path`` before is replaced only then.
+    Whatever stood at ``path`` before is replaced only then, and never stands there half removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
+    replaced = path.with_name(f"{path.name}.replaced.partial")
     _remove(partial)
     partial.mkdir()
     yield partial
@@ -178,9 +179,12 @@ def new_artefact(path: Path, provenance: Mapping[str, Any]) -> Iterator[Path]:
         if file.is_file():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
-    _remove(path)
+    _remove(replaced)
+    if path.exists():
+        os.replace(path, replaced)
     os.replace(partial, path)
     _sync_folder(path.parent)
+    _remove(replaced)
 
 
 def open_artefact(path: Path, provenance: Mapping[str, Any] | None = None) -> dict[str, Any]:

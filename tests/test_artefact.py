@@ -82,6 +82,29 @@ def test_an_interrupted_artefact_is_not_done_and_keeps_the_old_one(tmp_path):
     assert (path / "K").read_text() == "old"
 
 
+def test_a_writer_killed_while_it_removes_the_old_artefact_leaves_the_new_one(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "kernel"
+
+    def written(seed):
+        with new_artefact(path, {"seed": seed}) as folder:
+            (folder / "K").write_text(str(seed))
+
+    def killed(folder):
+        (folder / "K").unlink()
+        raise KeyboardInterrupt
+
+    written(0)
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.artefact.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            written(1)
+    assert open_artefact(path) == {"seed": 1}
+    written(2)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["kernel"]
+
+
 def test_remains_of_a_killed_writer_do_not_enter_the_next_artefact(tmp_path):
     remains = tmp_path / "kernel.partial"
     remains.mkdir()

@@ -7,6 +7,7 @@ share its kernel and its hyperparameters; each has its own posterior, in closed 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -45,6 +46,7 @@ class Adaptation:
         )
 
 
+@torch.inference_mode(False)
 def adapt(
     linearization: Linearization,
     tasks: Sequence[Task],

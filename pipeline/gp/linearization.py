@@ -95,8 +95,7 @@ class Linearization:
     def version(self) -> tuple[int, ...]:
         """Changes when a weight or a buffer of the network is written to."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
-        # Tensors made in inference mode count no versions, and cannot be written to outside it.
-        return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)
+        return tuple(tensor._version for tensor in tensors)
 
     def rows(self, inputs: Inputs) -> Float[Tensor, "n*q p"]:
         """J alone."""

@@ -32,6 +32,11 @@ def refuse_no_network(model: object) -> None:
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise InputError(f"{name} lies on the meta device and has no values. Load the weights.")
+        if parameter.is_inference():
+            raise InputError(
+                f"{name} was made in torch.inference_mode(), which forbids derivatives for good. "
+                "Make or load the network outside of it."
+            )
 
 
 def refuse_no_batch(inputs: object) -> None:

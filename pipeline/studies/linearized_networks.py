@@ -141,7 +141,7 @@ def _summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _notes(options: LinearizedNetworksOptions) -> list[str]:
     return [
         f"networks trained here see the whole train split, linearized models {options.rows} of "
-        f"its images and {options.sketch_size:,} parameters"
+        f"its images and at most {options.sketch_size:,} parameters"
     ]
 
 

@@ -185,3 +185,14 @@ def test_tasks_are_told_apart(single):
         adapt(linearization, tasks[0])
     with pytest.raises(InputError, match="got ndarray"):
         adapt(linearization, [Task(single.x.numpy(), single.y)])
+
+
+def test_adaptation_does_not_ask_for_the_callers_mode(single):
+    linearization, task = Linearization(single.model), Task(single.x, single.y)
+    wanted = adapt(linearization, [task]).hyperparameters
+    with torch.inference_mode():
+        task = Task(single.x.clone(), single.y.clone())
+        assert adapt(linearization, [task]).hyperparameters == wanted
+        made_inside = copy.deepcopy(single.model)
+    with pytest.raises(InputError, match="inference_mode"):
+        Linearization(made_inside)
