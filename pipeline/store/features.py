@@ -11,7 +11,6 @@ A missing shard reads as zeros in Zarr, so nothing is read here that carries no 
 writer owns a whole shard; any number of processes write different shards at once.
 """
 
-import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +36,7 @@ from pipeline.store.facts import (
 from pipeline.store.facts import rows_per_shard as default_rows_per_shard
 from pipeline.store.gathered import GatheredShard
 from pipeline.store.lazy import lazy_array, lazy_chunks
+from pipeline.store.marks import DoneMarks, shard_key
 from pipeline.store.place import Location, as_location, child, place_at
 from pipeline.store.precision import TORCH_DTYPES, StoredDtype, storage_view
 from pipeline.store.samples import npy_bytes, npz_bytes
@@ -48,9 +48,6 @@ from pipeline.store.shard import (
     encode_shard,
 )
 from pipeline.types import InputError
-
-DIGEST_DIFFERS = "its content does not match the digest in its done mark"
-
 
 STORE, WEIGHTS, ZARR = "store.json", "column_weights.npy", "zarr.json"
 
@@ -69,6 +66,7 @@ class FeatureStore:
         self.path = path
         self.place = place_at(path)
         self.facts = facts
+        self._marks = DoneMarks(path, self.place, self.shards)
         self._readers: dict[int, ShardReader] = {}
         self._known_complete = False
 
@@ -128,14 +126,9 @@ class FeatureStore:
             refuse_difference(path, values["provenance"], as_json(provenance))
         return cls(path, StoreFacts(**values))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Workers get the path and the facts; each reads the shard indices itself.
-        return {"path": self.path, "facts": self.facts}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self.facts = state["path"], state["facts"]
-        self.place = place_at(self.path)
-        self._readers, self._known_complete = {}, False
+        return FeatureStore, (self.path, self.facts)
 
     # -- what there is ------------------------------------------------------------------------
 
@@ -165,36 +158,24 @@ class FeatureStore:
 
     def is_done(self, shard: int) -> bool:
         """Whether a shard carries its done mark."""
-        return self.place.size(mark_key(shard)) is not None
+        return self._marks.is_done(shard)
 
     def missing_rows(self) -> list[int]:
         """The shards without a done mark, in order; marks are read, other files only listed.
 
         Raises :class:`CorruptArtefactError` for a marked shard whose files are gone or cut.
         """
-        marked = self.place.sizes("done")
-        done = [shard for shard in range(self.shards) if mark_key(shard) in marked]
-        # After the marks: what they promise is there by now.
-        sizes = {**self.place.sizes("features/c"), **self.place.sizes("rows")} if done else {}
-        for shard, content in zip(
-            done, self.place.read_each([mark_key(s) for s in done]), strict=True
-        ):
-            self._check_sizes(shard, self._parsed_mark(shard, content), sizes)
-        return sorted(set(range(self.shards)) - set(done))
+        return self._marks.missing()
 
     def remove_partial(self, shard: int) -> None:
         """Delete what killed writers of a shard left; for the one who holds its lease."""
-        for key in (shard_key(shard), rows_key(shard), mark_key(shard)):
-            self.place.remove_partial(key)
+        self._marks.remove_partial(shard)
 
     def verify(self) -> None:
         """Compare every byte with the digests in the done marks."""
         self._require_complete()
         for shard in range(self.shards):
-            mark = self._mark(shard)
-            for key, name in ((shard_key(shard), "features"), (rows_key(shard), "rows")):
-                if hashlib.sha256(self.place.read(key)).hexdigest() != mark[name]["sha256"]:
-                    raise self._damaged(shard, key, DIGEST_DIFFERS)
+            self._marks.verify(shard)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -228,11 +209,7 @@ class FeatureStore:
     def write_shard(self, shard: int, gathered: GatheredShard) -> None:
         """Store a shard whose rows have all come, and mark it done."""
         content = encode_shard(storage_view(gathered.features), self.facts.layout)
-        mark = {
-            "features": self._publish(shard_key(shard), content),
-            "rows": self._publish(rows_key(shard), npz_bytes(gathered.rows)),
-        }
-        self.place.write(mark_key(shard), readable_json(mark).encode())
+        self._marks.publish(shard, content, npz_bytes(gathered.rows))
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -336,11 +313,6 @@ class FeatureStore:
                 return
         raise StoreExistsError(f"{self.path} exists already. Open it, or use another folder.")
 
-    def _publish(self, key: str, content: Any) -> dict[str, Any]:
-        """Write a file in one step; its size and digest for the done mark."""
-        self.place.write(key, content)
-        return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
     def _reader(self, shard: int) -> ShardReader:
         if shard not in self._readers:
             self._readers[shard] = ShardReader(
@@ -349,7 +321,7 @@ class FeatureStore:
                 self.facts.layout,
                 self._sample_count(shard) * self.facts.outputs,
                 name=str(self.shard_path(shard)),
-                remedy=self._remedy(shard),
+                remedy=self._marks.remedy(shard),
             )
         return self._readers[shard]
 
@@ -358,10 +330,7 @@ class FeatureStore:
         return np.concatenate([self._shard_array(shard, name) for shard in range(self.shards)])
 
     def _shard_array(self, shard: int, name: str) -> np.ndarray:
-        content = self.place.read(rows_key(shard))
-        if hashlib.sha256(content).hexdigest() != self._mark(shard)["rows"]["sha256"]:
-            raise self._damaged(shard, rows_key(shard), DIGEST_DIFFERS)
-        with np.load(io.BytesIO(content)) as arrays:
+        with np.load(io.BytesIO(self._marks.checked_rows(shard))) as arrays:
             if name not in arrays:
                 raise InputError(f"{self.path} was written without {name}.")
             values: np.ndarray = arrays[name]
@@ -377,41 +346,3 @@ class FeatureStore:
                 "Run the features stage to the end."
             )
         self._known_complete = True
-
-    def _check_sizes(self, shard: int, mark: Any, sizes: Mapping[str, int]) -> None:
-        for key, name in ((shard_key(shard), "features"), (rows_key(shard), "rows")):
-            size = sizes.get(key)
-            if size != mark[name]["size"]:
-                found = "is missing" if size is None else f"has {size} bytes"
-                raise self._damaged(shard, key, f"it {found}, {mark[name]['size']} were written")
-
-    def _damaged(self, shard: int, key: str, what: str) -> CorruptArtefactError:
-        return CorruptArtefactError(
-            f"shard {shard} is damaged: {child(self.path, key)}: {what}. {self._remedy(shard)}"
-        )
-
-    def _remedy(self, shard: int) -> str:
-        mark = child(self.path, mark_key(shard))
-        return f"Delete {mark} and run again to make shard {shard} anew."
-
-    def _mark(self, shard: int) -> dict[str, Any]:
-        return self._parsed_mark(shard, self.place.read(mark_key(shard)))
-
-    def _parsed_mark(self, shard: int, content: bytes) -> dict[str, Any]:
-        mark: dict[str, Any] = parsed_json(content, str(child(self.path, mark_key(shard))))
-        return mark
-
-
-def shard_key(shard: int) -> str:
-    """The Zarr file of a shard."""
-    return f"features/c/{shard}/0"
-
-
-def rows_key(shard: int) -> str:
-    """What is saved beside a shard's features."""
-    return f"rows/{shard:05d}.npz"
-
-
-def mark_key(shard: int) -> str:
-    """A shard's done mark."""
-    return f"done/{shard:05d}.json"

@@ -1,0 +1,106 @@
+"""Done marks: the sizes and digests of a shard's files, written last; what disagrees is damage.
+
+features/c/3/0    the Zarr file of shard 3
+rows/00003.npz    what is saved beside its features
+done/00003.json   its mark
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.artefact import CorruptArtefactError, parsed_json, readable_json
+from pipeline.store.place import Location, Place, child
+
+DIGEST_DIFFERS = "its content does not match the digest in its done mark"
+
+
+def shard_key(shard: int) -> str:
+    """The Zarr file of a shard."""
+    return f"features/c/{shard}/0"
+
+
+def rows_key(shard: int) -> str:
+    """What is saved beside a shard's features."""
+    return f"rows/{shard:05d}.npz"
+
+
+def mark_key(shard: int) -> str:
+    """A shard's done mark."""
+    return f"done/{shard:05d}.json"
+
+
+class DoneMarks:
+    """The marks of a store of so many shards at ``path``."""
+
+    def __init__(self, path: Location, place: Place, shards: int) -> None:
+        self._path, self._place, self._shards = path, place, shards
+
+    def is_done(self, shard: int) -> bool:
+        """Whether a shard carries its mark."""
+        return self._place.size(mark_key(shard)) is not None
+
+    def missing(self) -> list[int]:
+        """The shards without a mark, in order; marks are read, other files only listed.
+
+        Raises :class:`CorruptArtefactError` for a marked shard whose files are gone or cut.
+        """
+        marked = self._place.sizes("done")
+        done = [shard for shard in range(self._shards) if mark_key(shard) in marked]
+        # After the marks: what they promise is there by now.
+        sizes = {**self._place.sizes("features/c"), **self._place.sizes("rows")} if done else {}
+        contents = self._place.read_each([mark_key(shard) for shard in done])
+        for shard, content in zip(done, contents, strict=True):
+            self._check_sizes(shard, self._parsed(shard, content), sizes)
+        return sorted(set(range(self._shards)) - set(done))
+
+    def publish(self, shard: int, features: Any, rows: bytes) -> None:
+        """Write a shard's two files, each in one step, and then its mark."""
+        files = (("features", shard_key(shard), features), ("rows", rows_key(shard), rows))
+        mark = {}
+        for name, key, content in files:
+            self._place.write(key, content)
+            mark[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        self._place.write(mark_key(shard), readable_json(mark).encode())
+
+    def remove_partial(self, shard: int) -> None:
+        """Delete what killed writers of a shard left; for the one who holds its lease."""
+        for key in (shard_key(shard), rows_key(shard), mark_key(shard)):
+            self._place.remove_partial(key)
+
+    def verify(self, shard: int) -> None:
+        """Compare every byte of a shard with the digests in its mark."""
+        self._checked(shard, "features", shard_key(shard))
+        self.checked_rows(shard)
+
+    def checked_rows(self, shard: int) -> bytes:
+        """What is saved beside a shard's features, equal to its digest."""
+        return self._checked(shard, "rows", rows_key(shard))
+
+    def remedy(self, shard: int) -> str:
+        """What to do about a damaged shard."""
+        mark = child(self._path, mark_key(shard))
+        return f"Delete {mark} and run again to make shard {shard} anew."
+
+    def _checked(self, shard: int, name: str, key: str) -> bytes:
+        content = self._place.read(key)
+        mark = self._parsed(shard, self._place.read(mark_key(shard)))
+        if hashlib.sha256(content).hexdigest() != mark[name]["sha256"]:
+            raise self._damaged(shard, key, DIGEST_DIFFERS)
+        return content
+
+    def _check_sizes(self, shard: int, mark: Any, sizes: Mapping[str, int]) -> None:
+        for key, name in ((shard_key(shard), "features"), (rows_key(shard), "rows")):
+            size = sizes.get(key)
+            if size != mark[name]["size"]:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise self._damaged(shard, key, f"it {found}, {mark[name]['size']} were written")
+
+    def _damaged(self, shard: int, key: str, what: str) -> CorruptArtefactError:
+        return CorruptArtefactError(
+            f"shard {shard} is damaged: {child(self._path, key)}: {what}. {self.remedy(shard)}"
+        )
+
+    def _parsed(self, shard: int, content: bytes) -> dict[str, Any]:
+        mark: dict[str, Any] = parsed_json(content, str(child(self._path, mark_key(shard))))
+        return mark
