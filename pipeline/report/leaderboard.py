@@ -35,8 +35,8 @@ class Line:
         return score is None, (score or 0.0) * (1 if self.loss else -1)
 
     @property
-    def cells(self) -> dict[str, str]:
-        """What the table shows, by column."""
+    def scores(self) -> dict[str, str]:
+        """What is ranked, by column."""
         entry, before = self.entry, self.previous
         return {
             "ID": self._score(entry.id, entry.id_stderr),
@@ -44,6 +44,14 @@ class Line:
             "OOD": self._score(entry.ood, entry.ood_stderr),
             "change, OOD": self._change(entry.ood, before.ood if before else None),
             "drift": _drift(entry),
+        }
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """All that is known of the revision, by column."""
+        entry, before = self.entry, self.previous
+        return {
+            **self.scores,
             "revision": entry.revision,
             "before": before.revision if before else NOTHING,
             "date": entry.date,
@@ -61,7 +69,8 @@ class Line:
     def _change(self, now: float | None, before: float | None) -> str:
         if now is None or before is None:
             return NOTHING
-        return f"{now - before:+.3f}" if self.loss else f"{100 * (now - before):+.1f}"
+        change = f"{now - before:+.3f}" if self.loss else f"{100 * (now - before):+.1f}"
+        return change.replace("-", "−")
 
 
 def write_leaderboard(folder: Path, history: Path, *, title: str) -> Path:
@@ -70,7 +79,7 @@ def write_leaderboard(folder: Path, history: Path, *, title: str) -> Path:
     content = {
         "title": title,
         "boards": boards(entries),
-        "history": list(reversed(entries)),
+        "history": [Line(entry, None) for entry in reversed(entries)],
         "failures": failures(folder),
     }
     for name in ("leaderboard.md", "leaderboard.html"):

@@ -101,7 +101,8 @@ def _visit(
     except (Exception, SystemExit) as error:  # The edge: one bad model never stops the others.
         logger.debug("where it happened:", exc_info=True)
         logger.error("%s: failed: %s", task, error)
-        detail = f"{type(error).__name__}: {error}"
+        known = isinstance(error, InputError)
+        detail = str(error) if known else f"{type(error).__name__}: {error}"
         write_json(folder.failure, {"task": task._asdict(), "error": detail})
         outcome = Outcome(task, "failed", detail)
     else:

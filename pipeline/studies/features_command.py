@@ -1,6 +1,5 @@
 """``entk features``: what stored features hold, computed out of core by Dask."""
 
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -17,8 +16,8 @@ features = typer.Typer(
 
 console = Console()
 
-Stores = Annotated[list[Path], typer.Argument(help="Folders of feature stores.")]
-Store = Annotated[Path, typer.Argument(help="Folder of a feature store.")]
+Stores = Annotated[list[str], typer.Argument(help="Folders of feature stores, or their URLs.")]
+Store = Annotated[str, typer.Argument(help="Folder of a feature store, or its URL.")]
 Memory = Annotated[
     str,
     typer.Option(
@@ -57,7 +56,7 @@ def stats(stores: Stores, memory: Memory = ENOUGH, address: Address = None) -> N
             shown = np.quantile(found.norms, [0, 0.5, 1])
             zeros = int((found.norms == 0).sum())
             numbers = (*store.shape, count, zeros)
-            table.add_row(path.name, *(f"{x:,}" for x in numbers), *(f"{x:.3g}" for x in shown))
+            table.add_row(_name(path), *(f"{x:,}" for x in numbers), *(f"{x:.3g}" for x in shown))
     console.print(table)
     if bad:
         raise typer.Exit(1)
@@ -99,10 +98,16 @@ def spectrum(
     opened = FeatureStore.open(store)
     with out_of_core([opened], _bytes(memory), address, vectors=spectrum_vectors(rank)):
         found = eigenvalues(opened, rank, seed=seed)
-    table = Table("eigenvalue", "of the largest", title=f"K of {store.name}", title_justify="left")
+    table = Table(
+        "eigenvalue", "of the largest", title=f"K of {_name(store)}", title_justify="left"
+    )
     for value in found:
         table.add_row(f"{value:.6g}", f"{value / found[0]:.3g}")
     console.print(table)
+
+
+def _name(store: str) -> str:
+    return store.rstrip("/").rpartition("/")[2]
 
 
 def _bytes(text: str) -> int:

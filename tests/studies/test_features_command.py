@@ -76,6 +76,14 @@ def test_a_mistake_is_one_message_and_exit_code_2(entk, tmp_path, arguments, sai
     assert "Traceback" not in printed
 
 
+def test_stores_are_found_by_url(entk, bucket):
+    pytest.importorskip("obstore")
+    stored(f"{bucket}/features-by-url", 64, 300)
+    code, printed = entk("features", "stats", f"{bucket}/features-by-url")
+    assert code == 0
+    assert "features-by-url │ 64 │ 300 │ 0 │ 0" in printed
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_memory_stays_far_below_the_size_of_the_store(tmp_path):
