@@ -34,7 +34,7 @@ def untrained(make_module: Callable[[], nn.Module], seed: int) -> Callable[[], n
         # Layers draw from the global generator; the fork leaves the caller's as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for layer in reversed(list(module.modules())):  # parts before the whole
+            for layer in sorted(module.modules(), key=_parts):  # the whole after its parts
                 reset = getattr(layer, "reset_parameters", None)
                 if callable(reset):
                     reset()
@@ -50,3 +50,7 @@ def untrained(make_module: Callable[[], nn.Module], seed: int) -> Callable[[], n
         return module
 
     return make
+
+
+def _parts(module: nn.Module) -> int:
+    return sum(1 for _ in module.modules())
