@@ -184,7 +184,12 @@ def _explained(model: type[BaseModel], error: ValidationError) -> list[str]:
     """One line a mistake; the alternatives of one value (``auto`` or a number) share a line."""
     expected: dict[str, list[str]] = {}
     found: dict[str, str] = {}
-    for details in error.errors():
+    errors = error.errors()
+    inside = {details["loc"][:i] for details in errors for i in range(len(details["loc"]))}
+    for details in errors:
+        # A list whose entries are refused counts as too short, too: the entries say it better.
+        if details["type"] == "too_short" and details["loc"] in inside:
+            continue
         path, message = _explain(model, details)
         expected.setdefault(path, []).append(message)
         # Of values that do not meet the message says which; a whole group would drown it.

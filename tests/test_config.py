@@ -100,6 +100,18 @@ def test_a_missing_key_is_named():
         validated(Schema, {}, "config.yaml")
 
 
+def test_refused_entries_do_not_make_a_list_too_short():
+    class Counts(Options):
+        counts: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
+    with pytest.raises(InputError) as refused:
+        validated(Counts, {"counts": [0]}, "config")
+    assert "counts.0: expected a number ≥ 1 (found 0)" in str(refused.value)
+    assert "or more" not in str(refused.value)
+    with pytest.raises(InputError, match=r"counts: expected 1 value\(s\) or more"):
+        validated(Counts, {"counts": []}, "config")
+
+
 def test_every_mistake_is_listed_at_once():
     with pytest.raises(InputError) as caught:
         validated(Schema, {"model": {"kind": "small", "x": 1}, "y": 2}, "config.yaml")
