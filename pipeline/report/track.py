@@ -3,6 +3,7 @@
 Reads the run folder alone. Logging a folder again updates its MLflow run, found by a tag.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ TAG = "entk.folder"
 FILES = ("config.yaml", "versions.json", "metrics.json", "timing.json", "report.md", "report.html")
 SEARCHED = 1000
 """Newest runs of an experiment among which a folder's own is looked for."""
+USER_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+@")
 LONGEST_PARAMETER = 500
 """Characters that MLflow's servers take, of any version."""
 
@@ -29,9 +31,17 @@ def track_run(folder: Path, *, uri: str | None = None, experiment: str = "entk")
         raise InputError(f"{folder} has no metrics.json: finish it with entk run first.")
     try:
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
     except ImportError:
         raise MissingExtraError("mlflow", "track", "logging to MLflow") from None
-    client = MlflowClient(tracking_uri=uri)
+    try:
+        return _logged(MlflowClient(tracking_uri=uri), folder, experiment)
+    except MlflowException as error:
+        said = USER_IN_ADDRESS.sub("", str(error).splitlines()[0])
+        raise InputError(f"MLflow cannot log the run: {said}", "--uri") from None
+
+
+def _logged(client: Any, folder: Path, experiment: str) -> str:
     found = client.get_experiment_by_name(experiment)
     experiment_id = found.experiment_id if found else client.create_experiment(experiment)
     values = flat(read_yaml(folder / "config.yaml"))

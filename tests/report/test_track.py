@@ -39,6 +39,14 @@ def test_config_metrics_timing_and_report_are_logged_once(folder, tmp_path, monk
     assert track_run(folder, uri=uri) != run_id
 
 
+def test_what_mlflow_refuses_is_a_mistake_that_repeats_no_password(folder, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError, match=r"--uri: MLflow cannot log the run: ") as refusal:
+        track_run(folder, uri="http://user:hunter2@127.0.0.1:1")
+    assert "hunter2" not in str(refusal.value)
+
+
 def test_without_mlflow_the_extra_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(MissingExtraError, match=r"entk-pipeline\[track\]"):
