@@ -15,7 +15,12 @@ from pipeline.gp.condition import Space, condition
 from pipeline.gp.evidence import Evidence
 from pipeline.gp.hyperparameters import Hyperparameters, fit_hyperparameters
 from pipeline.gp.linearization import Linearization
-from pipeline.gp.regression import LinearizedGP, checked_targets, residuals_of
+from pipeline.gp.regression import (
+    LinearizedGP,
+    checked_targets,
+    refuse_other_width,
+    residuals_of,
+)
 from pipeline.types import InputError, Inputs, batch_size
 
 
@@ -62,6 +67,7 @@ def adapt(
     ``outputscale`` is kept while the noise is learned. All data are checked before work starts.
     """
     targets = _checked(tasks)
+    refuse_other_width(linearization, tasks[0].inputs, targets[0])
     found = [linearization(task.inputs) for task in tasks]
     residuals = [residuals_of(rows.offsets, Y) for rows, Y in zip(found, targets, strict=True)]
     if hyperparameters is None:

@@ -75,6 +75,7 @@ class Linearization:
         self.model, self.sketch = model, sketch
         self.output, self.mean, self.seed, self.batch = output, mean, seed, batch
         self.compute_dtype = compute_dtype
+        self._derivative = False
         self._extract = FeatureExtractor(
             model, sketch, output=output, seed=seed, compute_dtype=compute_dtype
         )
@@ -111,7 +112,25 @@ class Linearization:
             for start in range(0, n, self.batch)
         ]
         rows = torch.cat([part.rows for part in parts])
+        self._refuse_no_derivative(rows, n)
         return LinearRows(rows, torch.cat([part.offsets for part in parts]))
+
+    def outputs(self, inputs: Inputs) -> int:
+        """q, the rows of a sample, from a forward pass of two."""
+        if batch_size(inputs) == 0:
+            raise InputError("a Gaussian process needs at least one sample; got none.")
+        with torch.no_grad():
+            logits = run_model(self.model, self._moved(slice_inputs(inputs, slice(0, 2))))
+            return scalars(logits, self.output, self.seed).shape[1]
+
+    def _refuse_no_derivative(self, rows: Tensor, n: int) -> None:
+        # One sample alone may have none, where its units are all dead.
+        self._derivative = self._derivative or bool(rows.any())
+        if n > 1 and not self._derivative:
+            raise InputError(
+                "the output has no derivative by any kept parameter: it is not differentiable "
+                "(rounded, detached, an argmax?), or the kept parameters do not reach it."
+            )
 
     def operator(self, inputs: Inputs) -> JacobianOperator:
         """J by its products, never formed; of all parameters only."""
@@ -147,11 +166,6 @@ class Linearization:
 
     def _of_batch(self, inputs: Inputs) -> LinearRows:
         found = self._extract(inputs)
-        if not bool(found.phi.any()):
-            raise InputError(
-                "the output has no derivative by any kept parameter: it is not differentiable "
-                "(rounded, detached, an argmax?), or the kept parameters do not reach it."
-            )
         phi = found.phi.reshape(-1, found.phi.shape[-1])
         offsets = self._offsets(phi, found.f0)
         if self._weights is not None:

@@ -66,6 +66,7 @@ class LinearizedGP:
         unless ``space`` is ``"parameter"``.
         """
         Y = checked_targets(targets, batch_size(inputs))
+        refuse_other_width(linearization, inputs, Y)
         if implicit is None:
             found = linearization(inputs)
             residuals = residuals_of(found.offsets, Y)
@@ -203,17 +204,24 @@ def checked_targets(targets: Tensor, n: int) -> Float[Tensor, "n k"]:
     return Y
 
 
-def residuals_of(offsets: Float[Tensor, "n q"], Y: Float[Tensor, "n k"]) -> Float[Tensor, "n*q c"]:
-    """y − μ as the rows have it: one column for all outputs, or one a target of a shared row."""
-    n, q = offsets.shape
+def refuse_other_width(
+    linearization: Linearization, inputs: Inputs, Y: Float[Tensor, "n k"]
+) -> None:
+    """Refuse targets that do not fit the outputs, before features are made."""
+    q = linearization.outputs(inputs)
     if q > 1 and Y.shape[1] != q:
         raise InputError(
             f"the network has {q} outputs and the targets {Y.shape[1]} columns. Linearize a "
             "scalar output (output=0) to share one kernel between any number of targets."
         )
-    if Y.shape[1] != q and bool(offsets.any()):
+    if Y.shape[1] != q and linearization.mean != "zero":
         raise InputError(
             f"a mean function of one output cannot serve {Y.shape[1]} targets. Use mean='zero'."
         )
+
+
+def residuals_of(offsets: Float[Tensor, "n q"], Y: Float[Tensor, "n k"]) -> Float[Tensor, "n*q c"]:
+    """y − μ as the rows have it: one column for all outputs, or one a target of a shared row."""
+    n, q = offsets.shape
     residuals = Y.to(offsets.device) - offsets
     return residuals.reshape(n * q, -1)

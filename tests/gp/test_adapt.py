@@ -5,6 +5,7 @@ import pytest
 import torch
 from dense_gp import log_evidence, posterior
 
+from pipeline.gp import EmpiricalNTK
 from pipeline.gp.adapt import Task, adapt
 from pipeline.gp.linearization import Linearization
 from pipeline.gp.regression import LinearizedGP, NotConvergedError
@@ -130,6 +131,10 @@ def test_tasks_of_different_width_are_refused_before_work(double):
 def test_targets_must_fit_the_outputs(double):
     with pytest.raises(InputError, match="2 outputs and the targets 1 columns"):
         adapt(Linearization(double.model), [Task(double.x, double.y[:, 0])])
+    later = torch.cat([double.x[:-1], torch.full((1, 2), torch.nan)])
+    # Before features are made: those of the last sample would be refused.
+    with pytest.raises(InputError, match="2 outputs and the targets 3 columns"):
+        adapt(Linearization(double.model), [Task(later, torch.zeros(len(later), 3))])
     y = double.y.clone()
     y[3, 1] = torch.nan
     with pytest.raises(InputError, match="sample 3 is not finite"):
@@ -196,3 +201,15 @@ def test_adaptation_does_not_ask_for_the_callers_mode(single):
         made_inside = copy.deepcopy(single.model)
     with pytest.raises(InputError, match="inference_mode"):
         Linearization(made_inside)
+
+
+def test_a_sample_whose_units_are_all_dead_has_the_mean_and_no_variance():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(1, 3, bias=False), torch.nn.ReLU(), torch.nn.Linear(3, 1, bias=False)
+    ).double()
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    gp = LinearizedGP.of(Linearization(model.eval()), x, x, outputscale=1.0, noise=0.1)
+    found = gp.predict(torch.zeros(1, 1, dtype=torch.float64))
+    assert float(found.mean) == float(found.variance) == 0
+    kernel = EmpiricalNTK(model)
+    assert kernel(torch.zeros(1, 1, dtype=torch.float64)).to_dense().item() == 0
