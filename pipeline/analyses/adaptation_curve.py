@@ -75,7 +75,7 @@ class Carried:
 
 def descend(
     network: nn.Module,
-    x: Float[Tensor, "n *d"],
+    x: Float[Tensor, " n *d"],
     y: Float[Tensor, " n"],
     descent: Descent,
     parameters: Iterable[nn.Parameter] | None = None,
@@ -101,7 +101,7 @@ def descend(
 
 def train_source(
     network: nn.Module,
-    x: Float[Tensor, "n *d"],
+    x: Float[Tensor, " n *d"],
     y: Float[Tensor, " n"],
     descent: Descent,
     sketch_size: int | None = None,
@@ -116,7 +116,7 @@ def train_source(
 
 def train_from_starts(
     network: Callable[[int], nn.Module],
-    x: Float[Tensor, "n *d"],
+    x: Float[Tensor, " n *d"],
     y: Float[Tensor, " n"],
     descent: Descent,
     sketch_size: int | None = None,

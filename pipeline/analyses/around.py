@@ -62,8 +62,8 @@ def fit_around(
 
 def trained_outputs(
     model: nn.Module,
-    x: Float[Tensor, "n *image"],
-    other: Float[Tensor, "m *image"],
+    x: Float[Tensor, " n *image"],
+    other: Float[Tensor, " m *image"],
     Y: Float[Tensor, "n k"],
     step: float,
     wanted: Sequence[int],

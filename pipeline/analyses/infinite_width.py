@@ -21,7 +21,10 @@ from pipeline.types import InputError
 
 
 def infinite_width_ntk(
-    x: Float[Tensor, "n *image"], other: Float[Tensor, "m *image"] | None = None, *, layers: int = 3
+    x: Float[Tensor, " n *image"],
+    other: Float[Tensor, " m *image"] | None = None,
+    *,
+    layers: int = 3,
 ) -> Float[Tensor, "n m"]:
     """Θ∞ of a network with that many hidden layers, float64."""
     if layers < 1:

@@ -27,7 +27,7 @@ class Projected(nn.Module):
         weight = torch.randn(outputs, width, generator=generator) / width**0.5
         self.register_buffer("projection", weight)
 
-    def forward(self, x: Float[Tensor, "n *image"]) -> Float[Tensor, "n k"]:
+    def forward(self, x: Float[Tensor, " n *image"]) -> Float[Tensor, "n k"]:
         """Logits."""
         return functional.linear(self.encoder(x), self.get_buffer("projection"))
 

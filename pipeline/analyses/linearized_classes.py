@@ -56,7 +56,7 @@ BATCH = 32
 class Split:
     """Images and classes."""
 
-    x: Float[Tensor, "n *image"]
+    x: Float[Tensor, " n *image"]
     labels: Int[Tensor, " n"]
 
 
@@ -68,7 +68,7 @@ class Jacobian:
     offsets: dict[str, Float[Tensor, "n k"]]
 
     @classmethod
-    def of(cls, module: nn.Module, sketch: Any, x: Float[Tensor, "n *image"]) -> Self:
+    def of(cls, module: nn.Module, sketch: Any, x: Float[Tensor, " n *image"]) -> Self:
         """From an element sketch of the network's parameters."""
         found = Linearization(module, sketch, mean="network")(x)
         theta = torch.cat([p.detach().flatten() for p in module.parameters()]).double()

@@ -31,7 +31,7 @@ class Headed(nn.Module):
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.fc.weight, std=features**-0.5)
 
-    def forward(self, x: Float[Tensor, "n *image"]) -> Float[Tensor, "n k"]:
+    def forward(self, x: Float[Tensor, " n *image"]) -> Float[Tensor, "n k"]:
         """Logits."""
         return self.fc(self.body(x))
 

@@ -99,7 +99,7 @@ class Preprocess:
 
 def load_batch(
     split: Split, rows: slice, preprocess: Callable[[Sample], Tensor], *, threads: int = 1
-) -> Float[Tensor, "b *sample"]:
+) -> Float[Tensor, " b *sample"]:
     """The preprocessed samples at positions ``rows`` of a split, in order.
 
     ``threads`` decode at once (Pillow releases the interpreter); the result does not depend on it.

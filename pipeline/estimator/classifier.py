@@ -47,7 +47,7 @@ class EntkClassifier(ClassifierMixin, Machine):
         self.temperature_ = fit_temperature(leave_one_out_scores(K, targets, path), numbers)
         return self
 
-    def decision_function(self, X: Any) -> Float[ndarray, "m *k"]:
+    def decision_function(self, X: Any) -> Float[ndarray, " m *k"]:
         """Ridge scores (m, k), a column a class; of two classes the second's lead (m,)."""
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores

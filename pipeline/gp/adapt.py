@@ -29,7 +29,7 @@ class Task:
     """The context points of one task."""
 
     inputs: Inputs
-    targets: Float[Tensor, "n *k"]
+    targets: Float[Tensor, " n *k"]
     name: str = ""
 
 

@@ -53,7 +53,7 @@ class LinearizedGP:
         cls,
         linearization: Linearization,
         inputs: Inputs,
-        targets: Float[Tensor, "n *k"],
+        targets: Float[Tensor, " n *k"],
         *,
         outputscale: float,
         noise: float,
@@ -78,7 +78,7 @@ class LinearizedGP:
         solved = make(J, residuals, outputscale, noise, implicit)
         return cls(linearization, solved, noise, Y.shape[1], inputs=inputs)
 
-    def add(self, inputs: Inputs, targets: Float[Tensor, "m *k"]) -> Self:
+    def add(self, inputs: Inputs, targets: Float[Tensor, " m *k"]) -> Self:
         """The posterior given more data, by a block update; this one stays as it is.
 
         Without features the solve is repeated, from the solution so far.

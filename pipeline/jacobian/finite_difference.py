@@ -75,7 +75,7 @@ class FiniteDifferenceFisher:
         self.scan = self._scanned(exact, _image(exact, seed) if probes is None else probes)
         self.step, self.error = self.scan.best
 
-    def matmul(self, V: Float[Tensor, "P *m"]) -> Float[Tensor, "P *m"]:
+    def matmul(self, V: Float[Tensor, " P *m"]) -> Float[Tensor, " P *m"]:
         """F V for one vector (P,) or a block (P, m), to about ``error``."""
         if self._function.versions() != self._versions:
             raise InputError(

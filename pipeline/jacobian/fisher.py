@@ -55,7 +55,7 @@ class FisherOperator:
         """The network's device, which products lie on."""
         return self._function.device
 
-    def matmul(self, V: Float[Tensor, "P *m"]) -> Float[Tensor, "P *m"]:
+    def matmul(self, V: Float[Tensor, " P *m"]) -> Float[Tensor, " P *m"]:
         """F V for one vector (P,) or a block (P, m)."""
         columns = as_columns(V, self._function.size)
         tangents = self._function.tree(columns)

@@ -74,7 +74,7 @@ class JacobianOperator:
         """The network's device, which products lie on."""
         return self._function.device
 
-    def matmul(self, V: Float[Tensor, "P *m"]) -> Float[Tensor, "N *m"]:
+    def matmul(self, V: Float[Tensor, " P *m"]) -> Float[Tensor, " N *m"]:
         """J V for one vector (P,) or a block (P, m)."""
         columns = as_columns(V, self._function.size)
         tangents = self._function.tree(columns)
@@ -86,7 +86,7 @@ class JacobianOperator:
                 result[self._rows(rows)] = by_column(push, tangents, self._chunk).flatten(1).T
         return result.reshape(-1, *V.shape[1:])
 
-    def t_matmul(self, U: Float[Tensor, "N *m"]) -> Float[Tensor, "P *m"]:
+    def t_matmul(self, U: Float[Tensor, " N *m"]) -> Float[Tensor, " P *m"]:
         """Jᵀ U for one vector (n·q,) or a block (n·q, m)."""
         columns = as_columns(U, self.shape[0]).to(self.device, self.dtype)
         total = self._empty(self._function.size, columns.shape[1]).zero_()
@@ -99,7 +99,7 @@ class JacobianOperator:
                 total += self._function.flat(pulled)
         return total.reshape(-1, *U.shape[1:])
 
-    def kernel_matmul(self, U: Float[Tensor, "N *m"]) -> Float[Tensor, "N *m"]:
+    def kernel_matmul(self, U: Float[Tensor, " N *m"]) -> Float[Tensor, " N *m"]:
         """J Jᵀ U: the empirical NTK times one vector (n·q,) or a block (n·q, m)."""
         return self.matmul(self.t_matmul(U))
 

@@ -20,7 +20,7 @@ COLLAPSE = 0.1
 """‖Σ v_j‖ / √k under this share of the head rows' mean norm is reported as a collapse."""
 
 
-def scalars(logits: Float[Tensor, "n *k"], output: Output, seed: int = 0) -> Float[Tensor, "n q"]:
+def scalars(logits: Float[Tensor, " n *k"], output: Output, seed: int = 0) -> Float[Tensor, "n q"]:
     """What is differentiated: (n, 1), or (n, k) for ``"all"``."""
     if callable(output):
         return _checked(output(logits), len(logits))

@@ -192,7 +192,7 @@ class Kept:
         factors = scale.index_select(0, self._entry_rows)
         return self, lambda values: add(values.mul_(factors))
 
-    def select(self, gradient: Float[Tensor, "n *shape"]) -> Float[Tensor, "n m"]:
+    def select(self, gradient: Float[Tensor, " n *shape"]) -> Float[Tensor, "n m"]:
         """The kept entries of a whole per-sample gradient."""
         return self.channels(gradient.reshape(len(gradient), -1), 1)
 
@@ -283,7 +283,7 @@ class Projection:
         """The same projection, of gradients whose rows must still be multiplied by ``scale``."""
         return Projection(self.shape, self.left * scale, self.right), add
 
-    def select(self, gradient: Float[Tensor, "n *shape"]) -> Float[Tensor, "n m"]:
+    def select(self, gradient: Float[Tensor, " n *shape"]) -> Float[Tensor, "n m"]:
         """The projection of whole gradients."""
         return self.finish(gradient.reshape(len(gradient), -1))
 

@@ -18,7 +18,7 @@ LARGEST_SKETCH = 100_000
 
 
 def features_of(
-    network: Network, x: Float[Tensor, "n *image"], size: int | None = None, *, seed: int = 0
+    network: Network, x: Float[Tensor, " n *image"], size: int | None = None, *, seed: int = 0
 ) -> StreamedFeatures:
     """Features of every image through the network's head, on a uniform sketch of ``size``.
 
@@ -40,7 +40,7 @@ def with_new_head(network: Network, head: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def outputs_of(module: nn.Module, x: Float[Tensor, "n *image"]) -> Float[Tensor, "n k"]:
+def outputs_of(module: nn.Module, x: Float[Tensor, " n *image"]) -> Float[Tensor, "n k"]:
     """A module's outputs, without a graph."""
     with torch.no_grad():
         return torch.cat([module(part) for part in x.split(256)])

@@ -17,7 +17,7 @@ from pipeline.types import InputError
 class Labelled:
     """Some samples of a split with their classes."""
 
-    x: Float[Tensor, "n *image"]
+    x: Float[Tensor, " n *image"]
     labels: Int[Tensor, " n"]
     k: int
 
