@@ -122,12 +122,14 @@ def _tuned(
 
 
 def _plot(table: list[dict[str, Any]]) -> Plot:
+    counts = sorted({row["top layers"] for row in table})
     lines = []
     for method in dict.fromkeys(row["method"] for row in table):
         rows = [row for row in table if row["method"] == method]
-        xs = [float(row["top layers"]) for row in rows]
+        xs = [float(counts.index(row["top layers"]) + 1) for row in rows]
         lines.append(Series(method, xs, [row["accuracy, %"] for row in rows]))
-    panel = Panel("layers from the top that move", "accuracy, %", lines)
+    columns = [str(count) for count in counts]
+    panel = Panel("layers from the top that move", "accuracy, %", lines, columns=columns)
     caption = "Zero layers: logistic regression on the code."
     return Plot("depth", "Classes from an encoder trained without labels", caption, [panel])
 
