@@ -1,6 +1,7 @@
 #!/bin/sh
 # Set up entk with its development tools, then lint, check types and imports, and run the tests.
 # Arguments go to pytest:  sh scripts/test.sh -m slow   (the tests that take minutes)
+# Two processes of one computing thread each, files whole; -n 0 for one process.
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh dev
@@ -9,4 +10,5 @@ bin="${ENTK_VENV:-.venv}/bin"
 "$bin/ruff" check .
 "$bin/mypy"
 "$bin/lint-imports"
-exec "$bin/pytest" "$@"
+export OMP_NUM_THREADS=1
+exec "$bin/pytest" -n 2 --dist loadfile "$@"

@@ -78,10 +78,10 @@ def test_a_mistake_is_one_message_and_exit_code_2(entk, tmp_path, arguments, sai
 
 def test_stores_are_found_by_url(entk, bucket):
     pytest.importorskip("obstore")
-    stored(f"{bucket}/features-by-url", 64, 300)
-    code, printed = entk("features", "stats", f"{bucket}/features-by-url")
+    stored(f"{bucket}/stored", 64, 300)
+    code, printed = entk("features", "stats", f"{bucket}/stored")
     assert code == 0
-    assert "features-by-url │ 64 │ 300 │ 0 │ 0" in printed
+    assert "stored │ 64 │ 300 │ 0 │ 0" in printed
 
 
 @pytest.mark.slow
