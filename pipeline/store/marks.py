@@ -30,6 +30,10 @@ def mark_key(shard: int) -> str:
     return f"done/{shard:05d}.json"
 
 
+FILES = {"features": shard_key, "rows": rows_key}
+"""The files that a mark speaks of, and where a shard's lie."""
+
+
 class DoneMarks:
     """The marks of a store of so many shards at ``path``."""
 
@@ -56,33 +60,33 @@ class DoneMarks:
 
     def publish(self, shard: int, features: Any, rows: bytes) -> None:
         """Write a shard's two files, each in one step, and then its mark."""
-        files = (("features", shard_key(shard), features), ("rows", rows_key(shard), rows))
         mark = {}
-        for name, key, content in files:
-            self._place.write(key, content)
+        for name, content in (("features", features), ("rows", rows)):
+            self._place.write(FILES[name](shard), content)
             mark[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         self._place.write(mark_key(shard), readable_json(mark).encode())
 
     def remove_partial(self, shard: int) -> None:
         """Delete what killed writers of a shard left; for the one who holds its lease."""
-        for key in (shard_key(shard), rows_key(shard), mark_key(shard)):
-            self._place.remove_partial(key)
+        for key_of in (*FILES.values(), mark_key):
+            self._place.remove_partial(key_of(shard))
 
     def verify(self, shard: int) -> None:
         """Compare every byte of a shard with the digests in its mark."""
-        self._checked(shard, "features", shard_key(shard))
-        self.checked_rows(shard)
+        for name in FILES:
+            self._checked(shard, name)
 
     def checked_rows(self, shard: int) -> bytes:
         """What is saved beside a shard's features, equal to its digest."""
-        return self._checked(shard, "rows", rows_key(shard))
+        return self._checked(shard, "rows")
 
     def remedy(self, shard: int) -> str:
         """What to do about a damaged shard."""
         mark = child(self._path, mark_key(shard))
         return f"Delete {mark} and run again to make shard {shard} anew."
 
-    def _checked(self, shard: int, name: str, key: str) -> bytes:
+    def _checked(self, shard: int, name: str) -> bytes:
+        key = FILES[name](shard)
         content = self._place.read(key)
         mark = self._parsed(shard, self._place.read(mark_key(shard)))
         if hashlib.sha256(content).hexdigest() != mark[name]["sha256"]:
@@ -90,7 +94,8 @@ class DoneMarks:
         return content
 
     def _check_sizes(self, shard: int, mark: Any, sizes: Mapping[str, int]) -> None:
-        for key, name in ((shard_key(shard), "features"), (rows_key(shard), "rows")):
+        for name, key_of in FILES.items():
+            key = key_of(shard)
             size = sizes.get(key)
             if size != mark[name]["size"]:
                 found = "is missing" if size is None else f"has {size} bytes"
