@@ -2,7 +2,8 @@
 
 A worker asks for a few loads ahead of their use, and for the next one only when it takes one: so
 many results exist at a time and no more, however fast the decoders are. It asks the decoder that
-owes it least, so that a slow one gets less to do.
+owes it least, so that a slow one gets less to do. One that waits for a CPU is asked for nothing:
+its workers may hold the CPUs that it waits for, and would wait for it in turn.
 """
 
 import itertools
@@ -34,6 +35,9 @@ MakeLoader = Callable[[Any], Callable[[Any], Any]]
 MOST_RESTARTS = 3
 """How often Ray starts a decoder again that died or hung."""
 
+LOOK_SECONDS = 0.2
+"""Wait for news of decoders that do not run yet, once a stream."""
+
 AGAIN_SECONDS = 1.0
 """Wait before another decoder is asked for what one was lost with: it may be starting itself."""
 
@@ -46,10 +50,15 @@ class Decoder(WorkerProcess):
     """The actor's class."""
 
     def __init__(
-        self, index: int, threads: int, log_folder: Path | None, make_loader: MakeLoader, spec: Any
+        self, index: int, log_folder: Path | None, make_loader: MakeLoader, specs: list[Any]
     ) -> None:
-        super().__init__(f"decoder-{index:03d}", threads, log_folder)
-        self._load = make_loader(spec)
+        super().__init__(f"decoder-{index:03d}", 1, log_folder)
+        import ray
+
+        self._load = make_loader(*ray.get(specs))
+
+    def started(self) -> None:
+        """Answers once the actor runs."""
 
     def load(self, request: Any) -> Any:
         """What was asked for, or the error as values."""
@@ -66,12 +75,21 @@ class Decoders:
     """The handles of some decoders; travels to the workers."""
 
     actors: tuple[Any, ...]
+    started: tuple[Any, ...]
+    """Ray's references to what each answers once it runs."""
+    spec: Any
+    """Ray's reference to it: while it is held, a decoder that died can be started again."""
     ahead: int
     """Loads that one stream has under way."""
 
-    def stream(self, requests: Sequence[Any], timeout: float) -> "DecodedAhead":
-        """The loads of these requests, the first of them begun."""
-        return DecodedAhead(self, requests, timeout)
+    def stream(self, requests: Sequence[Any], timeout: float) -> "DecodedAhead | None":
+        """The loads of these requests, the first of them begun; none while no decoder runs."""
+        import ray
+
+        actors = dict(zip(self.started, self.actors, strict=True))
+        running, _ = ray.wait(list(actors), num_returns=len(actors), timeout=LOOK_SECONDS)
+        serving = [actors[answer] for answer in running]
+        return DecodedAhead(serving, self.ahead, requests, timeout) if serving else None
 
 
 @dataclass(frozen=True)
@@ -87,14 +105,16 @@ class Load:
 class DecodedAhead:
     """The loads of some requests in order; like :class:`~pipeline.distributed.ahead.Ahead`."""
 
-    def __init__(self, decoders: Decoders, requests: Sequence[Any], timeout: float) -> None:
+    def __init__(
+        self, decoders: Sequence[Any], ahead: int, requests: Sequence[Any], timeout: float
+    ) -> None:
         self._decoders, self._timeout = decoders, timeout
         self._coming = iter(requests)
         self._count = len(requests)
         self._under_way: deque[Load] = deque()
         # Workers begin at different decoders, or the first one would get all first requests.
         self._turns = itertools.count(os.getpid())
-        for request in itertools.islice(self._coming, decoders.ahead):
+        for request in itertools.islice(self._coming, ahead):
             self._under_way.append(self._asked(request))
 
     def ready(self) -> int:
@@ -119,11 +139,10 @@ class DecodedAhead:
 
     def _asked(self, request: Any, avoid: int | None = None) -> Load:
         owing = Counter(load.decoder for load in self._unfinished())
-        actors = self._decoders.actors
-        first = next(self._turns)
-        turns = [(first + i) % len(actors) for i in range(len(actors))]
+        first, count = next(self._turns), len(self._decoders)
+        turns = [(first + i) % count for i in range(count)]
         decoder = min(turns, key=lambda i: (i == avoid, owing[i]))
-        return Load(request, decoder, actors[decoder].load.remote(request))
+        return Load(request, decoder, self._decoders[decoder].load.remote(request))
 
     def _unfinished(self) -> list[Load]:
         import ray
@@ -144,7 +163,7 @@ class DecodedAhead:
                 return ray.get(load.result, timeout=max(0.0, deadline - time.monotonic()))
             except ray.exceptions.GetTimeoutError:
                 # It would keep others waiting as well; started anew it serves them.
-                ray.kill(self._decoders.actors[load.decoder], no_restart=False)
+                ray.kill(self._decoders[load.decoder], no_restart=False)
                 raise HangingError(f"nothing came within {self._timeout:g} s") from None
             except ray.exceptions.RayError as error:  # its decoder died, or the node of its result
                 logger.warning("a decoder was lost while it loaded %s", load.request)
@@ -164,18 +183,20 @@ def start_decoders(
     """
     import ray
 
+    spec = ray.put(spec)
     actor_class = ray.remote(Decoder)
-    actors = [
+    actors: list[Any] = [
         actor_class.options(
             name=f"entk-decoder-{i}-{os.urandom(4).hex()}",
             num_cpus=1,
             num_gpus=0,
             max_restarts=MOST_RESTARTS,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}},
-        ).remote(i, 1, log_folder, make_loader, spec)
+        ).remote(i, log_folder, make_loader, [spec])
         for i in range(count)
     ]
-    return Decoders(tuple(actors), ahead)
+    started = tuple(actor.started.remote() for actor in actors)
+    return Decoders(tuple(actors), started, spec, ahead)
 
 
 def stop_decoders(decoders: Decoders) -> None:

@@ -111,6 +111,7 @@ class RayExecutor:
         )
         for index in range(self.workers):
             self.actor(index)  # before the decoders, which could take the CPUs beside a GPU
+        self._warn_of_few_cores(count)
         self._decoders = start_decoders(count, ahead, make_loader, spec, self._log_folder)
         return self._decoders
 
@@ -136,6 +137,22 @@ class RayExecutor:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _warn_of_few_cores(self, decoders: int) -> None:
+        import ray
+
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        wanted = self.workers * self.threads + decoders
+        if cores < wanted:
+            logger.warning(
+                "executor: %d workers of %d threads and %d decoders want %d CPUs, the cluster has "
+                "%d; a worker loads its samples itself while no decoder runs",
+                self.workers,
+                self.threads,
+                decoders,
+                wanted,
+                cores,
+            )
 
     def _new_actor(self, index: int) -> Any:
         return new_actor(BlockWorker, index, self.threads, self._gpus_per_worker, self._log_folder)

@@ -230,7 +230,8 @@ class RayRun:
         import ray
 
         logger.warning(
-            "no worker has started after %.0f s: the cluster has %s free and may have no room",
+            "no worker is ready after %.0f s: they still load their network, or the cluster has no "
+            "room for them; free are %s",
             PATIENCE_SECONDS,
             {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")},
         )

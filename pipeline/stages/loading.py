@@ -42,11 +42,10 @@ class Loading:
             Batch(job.split.name, start, min(start + size, stop))
             for start in range(samples.start, stop, size)
         ]
-        self._loads: DecodedAhead | Ahead[Batch, Inputs]
-        if spec.decoders is not None:
-            self._loads = spec.decoders.stream(self._batches, spec.decode_timeout)
-        else:
-            self._loads = Ahead(make_loader(spec), self._batches, timeout=spec.decode_timeout)
+        decoded = spec.decoders and spec.decoders.stream(self._batches, spec.decode_timeout)
+        self._loads: DecodedAhead | Ahead[Batch, Inputs] = decoded or Ahead(
+            make_loader(spec), self._batches, timeout=spec.decode_timeout
+        )
 
     @property
     def pace(self) -> Pace:

@@ -20,12 +20,15 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def decoders(ray_executor, folder):
+    import ray
+
     from pipeline.distributed.decoders import start_decoders, stop_decoders
 
     ray_executor.stop_workers()
-    started = start_decoders(2, 3, load_requests, Spec(str(folder)), folder / "logs")
-    yield started
-    stop_decoders(started)
+    decoders = start_decoders(2, 3, load_requests, Spec(str(folder)), folder / "logs")
+    ray.get(list(decoders.started), timeout=60.0)
+    yield decoders
+    stop_decoders(decoders)
 
 
 def begun(folder: Path) -> int:
@@ -46,6 +49,20 @@ def test_loads_come_in_order_and_few_are_made_ahead(decoders, folder):
         "decoder-000.log",
         "decoder-001.log",
     }
+
+
+def test_decoders_without_a_cpu_are_asked_for_nothing(decoders, folder):
+    from pipeline.distributed.decoders import start_decoders, stop_decoders
+
+    waiting = start_decoders(1, 3, load_requests, Spec(str(folder)), folder / "logs")
+    try:  # the two of this file have both CPUs
+        assert waiting.stream(["1"], timeout=5.0) is None
+        actors, started = waiting.actors + decoders.actors, waiting.started + decoders.started
+        both = replace(decoders, actors=actors, started=started)
+        many = [str(i) for i in range(12)]
+        assert list(both.stream(many, timeout=5.0)) == [f"loaded {i}" for i in many]
+    finally:
+        stop_decoders(waiting)
 
 
 def test_a_slow_decoder_gets_less_to_do(decoders, folder):
@@ -70,7 +87,12 @@ def test_a_hanging_decoder_is_an_error_in_time_and_serves_again(decoders):
     assert list(decoders.stream(["4", "5"], timeout=60.0)) == ["loaded 4", "loaded 5"]
 
 
-def test_what_a_killed_decoder_had_begun_is_asked_for_again(decoders):
+def test_what_a_killed_decoder_had_begun_is_asked_for_again_and_it_starts_again(decoders):
     (pid,) = decoders.stream(["pid"], timeout=60.0)
     os.kill(int(pid), signal.SIGKILL)
     assert list(decoders.stream(["4", "5"], timeout=60.0)) == ["loaded 4", "loaded 5"]
+    serving: set[str] = set()
+    deadline = time.monotonic() + 60.0
+    while len(serving) < 2 and time.monotonic() < deadline:
+        serving = set(decoders.stream(["pid"] * 8, timeout=60.0)) - {pid}
+    assert len(serving) == 2  # another was started in its place

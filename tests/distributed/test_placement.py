@@ -11,6 +11,7 @@ import pytest
 PROGRAM = """
     import tempfile
     from pathlib import Path
+    import ray
     from ray.cluster_utils import Cluster
     from block_functions import Spec, load_the_node, note_the_node
     from pipeline.distributed.ray import RayExecutor
@@ -30,6 +31,7 @@ PROGRAM = """
             streams = executor.start_decoders(
                 load_the_node, spec, count=decoders, ahead=1, load_bytes=1
             )
+            ray.get(list(streams.started))
             decoded = {names[node] for node in streams.stream(range(4), 60.0)}
             executor.run(note_the_node, spec, range(workers), lambda event: None)
         return {names[p.name.partition("-")[0]] for p in Path(spec.folder).iterdir()}, decoded
