@@ -7,7 +7,7 @@ of the chunks and the number of threads that read them; see :func:`out_of_core`.
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,9 @@ OVERSAMPLES = 10
 """Columns of the random projection beyond the rank."""
 
 DEFAULT_MEMORY = 2 * 2**30
+
+SCHEDULER_SECONDS = 20
+"""Wait for a Dask scheduler to answer, and for its first worker."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +152,7 @@ def out_of_core(
     """
     dask, _ = _dask()
     if address is not None:
-        from dask.distributed import Client
-
-        with Client(address):
+        with _scheduler(address):
             yield
         return
     layouts = [store.facts.layout for store in stores]
@@ -166,6 +167,32 @@ def out_of_core(
     threads = min(os.cpu_count() or 1, (memory - held) // a_thread)
     with dask.config.set(scheduler="threads", num_workers=threads):
         yield
+
+
+def _scheduler(address: str) -> AbstractContextManager[Any]:
+    """The client of a running scheduler that has workers."""
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise MissingExtraError("distributed", "cluster", "a Dask scheduler") from None
+    try:
+        client = Client(address, timeout=f"{SCHEDULER_SECONDS}s")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address!r} ({error}). Start one with `dask scheduler`, "
+            "or leave the address out to use this machine's threads.",
+            "--address",
+        ) from None
+    try:
+        client.wait_for_workers(1, timeout=SCHEDULER_SECONDS)
+    except TimeoutError:
+        client.close()
+        raise InputError(
+            f"the Dask scheduler at {address} has no worker. Start some, where this package is "
+            f"installed and the stores are seen, with `dask worker {address}`.",
+            "--address",
+        ) from None
+    return client
 
 
 def _graph_bytes(store: FeatureStore) -> int:

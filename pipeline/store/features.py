@@ -37,7 +37,7 @@ from pipeline.store.facts import rows_per_shard as default_rows_per_shard
 from pipeline.store.gathered import GatheredShard
 from pipeline.store.lazy import lazy_array, lazy_chunks
 from pipeline.store.marks import DoneMarks, shard_key
-from pipeline.store.place import Location, as_location, child, place_at
+from pipeline.store.place import Location, absolute, as_location, child, place_at
 from pipeline.store.precision import TORCH_DTYPES, StoredDtype, storage_view
 from pipeline.store.samples import npy_bytes, npz_bytes
 from pipeline.store.shard import (
@@ -127,8 +127,9 @@ class FeatureStore:
         return cls(path, StoreFacts(**values))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Workers get the path and the facts; each reads the shard indices itself.
-        return FeatureStore, (self.path, self.facts)
+        # Workers get the path, which may be relative to another folder than theirs, and the facts;
+        # each reads the shard indices itself.
+        return FeatureStore, (absolute(self.path), self.facts)
 
     # -- what there is ------------------------------------------------------------------------
 

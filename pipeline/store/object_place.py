@@ -9,6 +9,7 @@ import contextlib
 import errno
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,12 @@ from pipeline.types import InputError, MissingExtraError
 
 READS_AT_ONCE = 32
 """Requests under way at a time: each takes a round trip of some ten milliseconds."""
+
+OUTAGE = timedelta(seconds=60)
+"""A request is repeated for so long; a shard is tried three times, hence for three minutes."""
+
+REPEATS = 40
+"""Most repeats of a request, ever further apart: more than ``OUTAGE`` has room for."""
 
 
 @contextlib.contextmanager
@@ -79,7 +86,8 @@ class ObjectPlace:
             raise MissingExtraError("obstore", "cloud", f"the store at {url}") from None
         self._url = url
         try:
-            self._store = from_url(url)
+            repeats: Any = {"max_retries": REPEATS, "retry_timeout": OUTAGE}
+            self._store = from_url(url, retry_config=repeats)
         except Exception as error:
             # obstore's errors for wrong URLs share no base with those of its options.
             raise InputError(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.analyses import stored as stored_features
 from pipeline.analyses.stored import (
     COPIES,
     column_stats,
@@ -123,4 +124,41 @@ def test_threads_follow_from_the_memory_given(store):
     with out_of_core([store], a_thread + 2**20):
         assert dask.config.get("num_workers") == 1
     with pytest.raises(InputError, match="--memory"), out_of_core([store], 1000):
+        pass
+
+
+def test_a_cluster_finds_what_threads_find(store):
+    pytest.importorskip("distributed")
+    from dask.distributed import LocalCluster
+
+    expected = column_stats(store)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        out_of_core([store], address=cluster.scheduler_address),
+    ):
+        found = column_stats(store)
+    np.testing.assert_array_equal(found.norms, expected.norms)
+
+
+def test_a_scheduler_without_workers_is_refused(store, monkeypatch):
+    pytest.importorskip("distributed")
+    from dask.distributed import LocalCluster
+
+    monkeypatch.setattr(stored_features, "SCHEDULER_SECONDS", 1)
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
+        pytest.raises(InputError, match="has no worker"),
+        out_of_core([store], address=cluster.scheduler_address),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
+def test_a_scheduler_that_does_not_answer_is_refused(store, monkeypatch, address):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(stored_features, "SCHEDULER_SECONDS", 1)
+    with (
+        pytest.raises(InputError, match="no Dask scheduler answers at"),
+        out_of_core([store], address=address),
+    ):
         pass

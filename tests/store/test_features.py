@@ -329,10 +329,13 @@ def test_dask_array_holds_the_raw_gradients(tmp_path):
     np.testing.assert_allclose(norms, (phi**2).sum(0), rtol=1e-5)
 
 
-def test_store_travels_to_workers_by_path(tmp_path):
+def test_store_travels_by_path_to_workers_in_any_folder(tmp_path, monkeypatch):
     store, _ = filled(tmp_path / "s", rows_per_shard=4)
     panel = store.panel(slice(0, 20))
-    copy = pickle.loads(pickle.dumps(store))
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(FeatureStore.open("s"))
+    monkeypatch.chdir("/")
+    copy = pickle.loads(sent)
     np.testing.assert_array_equal(copy.panel(slice(0, 20)), panel)
 
 
