@@ -93,6 +93,13 @@ class Linearization:
         return self._extract.precision.dtype
 
     @property
+    def width(self) -> int:
+        """p, the columns of J."""
+        if self.sketch is not None:
+            return int(self.sketch.size)
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
     def version(self) -> tuple[int, ...]:
         """Changes when a weight or a buffer of the network is written to."""
         tensors = [*self.model.parameters(), *self.model.buffers()]

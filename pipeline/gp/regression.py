@@ -26,6 +26,9 @@ from pipeline.gp.predictive import Predictive
 from pipeline.gp.weight_posterior import WeightPosterior, fast_weights
 from pipeline.types import InputError, Inputs, batch_size, slice_inputs
 
+PREDICTED_BYTES = 2**30
+"""Features of new inputs that are at hand while these are predicted; one input's at least."""
+
 
 @dataclass(frozen=True)
 class LinearizedGP:
@@ -123,7 +126,7 @@ class LinearizedGP:
                 "allow_unconverged=True."
             )
         gp = self._trusting() if allow_unconverged else self
-        size = batch_size(inputs) if covariance else self.linearization.batch
+        size = batch_size(inputs) if covariance else self._predicted_at_once(inputs)
         parts = [
             gp.predict_rows(self.linearization(batch), variance=variance, covariance=covariance)
             for batch in _batches(inputs, max(size, 1))
@@ -161,6 +164,10 @@ class LinearizedGP:
         if isinstance(self.posterior, ImplicitPosterior):
             converged = converged and self.posterior.solution.converged
         return replace(self, posterior=fast, converged=converged, inputs=None)
+
+    def _predicted_at_once(self, inputs: Inputs) -> int:
+        one = 8 * self.linearization.outputs(inputs) * self.linearization.width
+        return min(self.linearization.batch, max(1, PREDICTED_BYTES // one))
 
     def _refuse_changed_network(self) -> None:
         if self.linearization.version != self._version:

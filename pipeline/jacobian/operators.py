@@ -29,6 +29,9 @@ BATCH = 64
 CHUNK = 8
 """Vectors that one pass carries at once, where that is faster than one after the other."""
 
+COLUMN_BYTES = 2**30
+"""Of the columns of length P that lie between Jᵀ and J, at four copies each; at least one is."""
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -101,7 +104,10 @@ class JacobianOperator:
 
     def kernel_matmul(self, U: Float[Tensor, " N *m"]) -> Float[Tensor, " N *m"]:
         """J Jᵀ U: the empirical NTK times one vector (n·q,) or a block (n·q, m)."""
-        return self.matmul(self.t_matmul(U))
+        if U.ndim == 1:
+            return self.matmul(self.t_matmul(U))
+        together = max(1, COLUMN_BYTES // (4 * self._function.size * self.dtype.itemsize))
+        return torch.cat([self.matmul(self.t_matmul(part)) for part in U.split(together, dim=1)], 1)
 
     def _rows(self, samples: slice) -> slice:
         return slice(samples.start * self._outputs, samples.stop * self._outputs)

@@ -49,6 +49,15 @@ def test_implicit_posteriors_equal_explicit_ones(double, space, mean):
     close(found.predict(double.x_test).variance, wanted.variance)
 
 
+def test_predictions_one_input_at_a_time_are_those_of_all(double, monkeypatch):
+    gp = fitted(double, "function")
+    wanted = gp.predict(double.x_test)
+    monkeypatch.setattr("pipeline.gp.regression.PREDICTED_BYTES", 1)
+    found = gp.predict(double.x_test)
+    close(found.mean, wanted.mean)
+    close(found.variance, wanted.variance)
+
+
 @pytest.mark.parametrize("space", ["function", "parameter"])
 def test_more_data_equal_all_data_at_once(double, space):
     grown = fitted(double, space, rows=slice(0, 6)).add(double.x[6:], double.y[6:])

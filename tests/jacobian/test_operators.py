@@ -33,6 +33,18 @@ def test_the_default_chunk_gives_the_same_products(name: str) -> None:
     assert relative_error(J.kernel_matmul(U), matrix @ (matrix.T @ U)) <= 1e-12
 
 
+def test_products_of_a_few_columns_at_a_time_are_those_of_all(monkeypatch) -> None:
+    model, inputs, k = made("mlp", 3)
+    matrix, J = explicit_jacobian(model, inputs, k), JacobianOperator(model, inputs)
+    U = torch.randn(J.shape[0], 5).double()
+    monkeypatch.setattr("pipeline.jacobian.operators.COLUMN_BYTES", 2 * 4 * 8 * J.shape[1])
+    columns = []
+    whole = J.matmul
+    monkeypatch.setattr(J, "matmul", lambda V: columns.append(V.shape[1]) or whole(V))
+    assert relative_error(J.kernel_matmul(U), matrix @ (matrix.T @ U)) <= 1e-12
+    assert columns == [2, 2, 1]
+
+
 def test_a_vector_comes_back_as_a_vector() -> None:
     model, inputs, k = made("mlp", 3)
     J, matrix = JacobianOperator(model, inputs), explicit_jacobian(model, inputs, k)
