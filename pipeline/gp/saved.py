@@ -48,6 +48,11 @@ class SavedSketch:
     column_weights: Float[Tensor, " p"]
     kind: str = "saved"
 
+    @property
+    def size(self) -> int:
+        """p"""
+        return len(self.indices)
+
 
 def save_gp(gp: LinearizedGP | LinearizedClassifier, folder: str | Path) -> None:
     """Write a process; another that stood in the folder before is replaced when all is written.
