@@ -107,7 +107,7 @@ def read_machine(store_root: Path | str) -> Machine:
     available = psutil.virtual_memory().available
     allowed = cgroup.available_memory()
     return Machine(
-        cores=_cores(),
+        cores=usable_cores(),
         memory_bytes=available if allowed is None else min(available, allowed),
         disk_bytes=free_disk(store_root),
         gpus=gpus,
@@ -158,7 +158,7 @@ def free_disk(root: Path | str) -> int | None:
     return shutil.disk_usage(folder).free
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Physical cores, as far as affinity and container let this process use them."""
     counts = [os.cpu_count() or 1]
     if hasattr(os, "sched_getaffinity"):

@@ -3,12 +3,11 @@
 import logging
 from typing import Any
 
-import psutil
-
 from pipeline.artefact import read_json, write_json
 from pipeline.distributed.worker import computing_threads
 from pipeline.evaluation import evaluate
 from pipeline.planner import Plan
+from pipeline.planner.machine import usable_cores
 from pipeline.registry import RunConfig
 from pipeline.report.build import build_report
 from pipeline.runs import RunFolder
@@ -88,7 +87,7 @@ def do_stages(job: Job, plan: Plan) -> dict[str, Any]:
 def driver_threads(job: Job) -> int:
     """Threads of the stages that run in the driver."""
     small = len(job.split("train")) <= SMALL_KERNEL
-    return 1 if small else psutil.cpu_count(logical=False) or 1
+    return 1 if small else usable_cores()
 
 
 def evaluate_methods(job: Job) -> dict[str, Any]:
