@@ -136,6 +136,14 @@ def cluster_resources(address: str | None, *, cores: int | None = None) -> Clust
     )
 
 
+def free_resources() -> dict[str, float]:
+    """CPUs and GPUs of the cluster that nobody holds now; Ray must be ready."""
+    import ray
+
+    free = ray.available_resources()
+    return {name: free.get(name, 0.0) for name in ("CPU", "GPU")}
+
+
 def _gpu_memory() -> int:
     """Bytes of the GPU that this task was given."""
     import torch

@@ -192,6 +192,7 @@ def start_decoders(
             num_gpus=0,
             max_restarts=MOST_RESTARTS,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}},
+            # In a list the reference travels as it is; alone Ray would put its value in its place.
         ).remote(i, log_folder, make_loader, [spec])
         for i in range(count)
     ]

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import torch
 
-from pipeline.distributed.cluster import connect
+from pipeline.distributed.cluster import connect, free_resources
 from pipeline.distributed.ray_worker import (
     Failed,
     Refused,
@@ -178,11 +178,8 @@ class RayGroup:
         return None
 
     def _no_room(self, timeout: float | None) -> InputError:
-        import ray
-
-        free = {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
         return InputError(
-            f"{self.workers} workers did not start in {timeout:.0f} s; the cluster has {free} "
-            "free. Ask for fewer, or wait for room.",
+            f"{self.workers} workers did not start in {timeout:.0f} s; the cluster has "
+            f"{free_resources()} free. Ask for fewer, or wait for room.",
             "executor.workers",
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pipeline.distributed.cluster import free_resources
 from pipeline.distributed.executor import (
     Attempts,
     MakeWorker,
@@ -227,11 +228,9 @@ class RayRun:
         if self._ready or self._warned or seconds < PATIENCE_SECONDS:
             return
         self._warned = True
-        import ray
-
         logger.warning(
             "no worker is ready after %.0f s: they still load their network, or the cluster has no "
             "room for them; free are %s",
             PATIENCE_SECONDS,
-            {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")},
+            free_resources(),
         )

@@ -7,6 +7,7 @@ converge are refused.
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -56,7 +57,7 @@ class ImplicitOptions:
 
 
 @dataclass(frozen=True)
-class ImplicitPosterior:
+class ImplicitPosterior(ABC):
     """What both spaces share: the data, the hyperparameters, and how the mean's solve ended."""
 
     J: JacobianOperator
@@ -80,8 +81,9 @@ class ImplicitPosterior:
         evidence = Evidence.of_operator(function_kernel(self.J), self.residuals)
         return evidence.log_marginal_likelihood(self.outputscale, self.noise)
 
+    @abstractmethod
     def _variance(self, rows: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Posterior variance of f for one block of rows."""
 
     def _trusted(self, found: Solved) -> Tensor:
         """The solution, refused where it did not converge."""

@@ -8,6 +8,7 @@
 | ``matrix_free`` | nothing | the features, panel by panel |
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +60,7 @@ class ViewSpec:
         return {name: slice(edges[i], edges[i + 1]) for i, name in enumerate(names)}
 
 
-class KernelView:
+class KernelView(ABC):
     """A worker's view, or the only one; ``refit`` takes the selection rows into the kernel."""
 
     def __init__(self, spec: ViewSpec, group: Group) -> None:
@@ -75,9 +76,9 @@ class KernelView:
         self._given.append(found)
         return found
 
+    @abstractmethod
     def cross(self, split: str, *, refit: bool = False) -> CrossKernel:
         """A split's kernel with the training rows."""
-        raise NotImplementedError
 
     def rows(self, *, refit: bool = False) -> slice:
         """The training rows held here."""
@@ -101,8 +102,9 @@ class KernelView:
         parts = self.spec.parts(self.group.size)
         return parts if refit else clipped(parts, self.n)
 
+    @abstractmethod
     def _operator(self, refit: bool) -> SharedKernel:
-        raise NotImplementedError
+        """The kernel as :meth:`operator` gives it, before its work is counted."""
 
 
 class MemoryView(KernelView):
