@@ -48,8 +48,12 @@ def answered(name: str, *, may_lack: bool = False) -> Iterator[None]:
 
 
 def _unanswered(error: Exception, name: str) -> OSError:
-    # The rest of the message is the client's own state.
-    return OSError(errno.EIO, str(error).partition("\n")[0], name)
+    return OSError(errno.EIO, _first_line(error), name)
+
+
+def _first_line(error: Exception) -> str:
+    """What obstore says; the rest of its message is its own state."""
+    return str(error).partition("\n")[0]
 
 
 class OpenedObject:
@@ -91,8 +95,8 @@ class ObjectPlace:
         except Exception as error:
             # obstore's errors for wrong URLs share no base with those of its options.
             raise InputError(
-                f"{url} cannot be used ({error}). Expected a URL such as s3://bucket/prefix, and "
-                "credentials and region in the environment.",
+                f"{url} cannot be used ({_first_line(error)}). Expected a URL such as "
+                "s3://bucket/prefix, and credentials and region in the environment.",
                 "store.root",
             ) from None
 

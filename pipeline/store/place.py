@@ -4,15 +4,22 @@ A place holds small and large files by key (``done/00003.json``). Whatever it is
 whole or not at all, and :meth:`Place.create` lets exactly one of several writers win.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote
 
 import numpy as np
 
+from pipeline.types import InputError
+
 Location = Path | str
 """A folder, or an object store's URL as text (a :class:`~pathlib.Path` would eat a slash)."""
+
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)(.*)", re.DOTALL)
+"""What is meant as a URL, whole or with a slash too few: scheme, slashes and the rest."""
 
 
 class OpenedFile(Protocol):
@@ -63,11 +70,23 @@ class Place(Protocol):
 
 
 def as_location(text: Path | str) -> Location:
-    """A folder as a path, ``file://`` too, and any other URL as text without a final slash."""
-    if isinstance(text, str) and "://" in text:
-        scheme, rest = text.split("://", 1)
-        return Path(rest) if scheme == "file" else text.rstrip("/")
-    return Path(text)
+    """A folder as a path, ``file://`` too, and any other URL as text without a final slash.
+
+    What looks like a URL and is none is refused: it would become a folder of that name here.
+    """
+    if isinstance(text, Path) or not (url := URL.match(text)):
+        return Path(text)
+    scheme, slashes, rest = url[1].lower(), url[2], url[3].rstrip("/")
+    if scheme == "file":
+        folder = Path(unquote(rest.removeprefix("localhost")) or "/")
+        if slashes == "//" and folder.is_absolute():
+            return folder
+    elif slashes == "//" and rest and not rest.startswith("/"):
+        return f"{scheme}://{rest}"
+    raise InputError(
+        f"{text!r} is no URL of a folder or a prefix. Expected file:///folder, s3://bucket/prefix, "
+        "or a path."
+    )
 
 
 def child(location: Location, name: str) -> Location:
