@@ -2,14 +2,25 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.artefact import canonical_json
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.artefact import (
+    CorruptArtefactError,
+    canonical_json,
+    digest,
+    parsed_json,
+    readable_json,
+)
 from pipeline.store.precision import NUMPY_DTYPES, StoredDtype
 from pipeline.store.shard import Compression, ShardLayout
+from pipeline.types import InputError
 
 FORMAT_VERSION = 1
+DIGEST = "digest"
+"""The key in ``store.json`` of the digest of all others."""
 SHARD_TARGET_BYTES = 64 * 2**20
 LARGEST_SHARD_SAMPLES = 256
 
@@ -38,6 +49,8 @@ class StoreFacts:
     """What determines the features; compared on opening."""
     recorded: dict[str, Any]
     """What does not, but is repeated on resume: batch size, threads, device."""
+    weights_sha256: str | None = None
+    """Digest of ``column_weights.npy``; None in stores of earlier versions."""
     version: int = FORMAT_VERSION
 
     @property
@@ -45,6 +58,37 @@ class StoreFacts:
         """Shape, type and codecs of a shard."""
         rows = self.rows_per_shard * self.outputs
         return ShardLayout(rows, self.p, NUMPY_DTYPES[self.dtype], self.compression)
+
+
+FACTS = TypeAdapter(StoreFacts)
+
+
+def facts_bytes(facts: StoreFacts) -> bytes:
+    """``store.json``, with a digest of its own: a changed scale would change results silently."""
+    values = asdict(facts)
+    return readable_json({**values, DIGEST: digest(values)}).encode()
+
+
+def parsed_facts(content: bytes, path: str) -> StoreFacts:
+    """The facts in the ``store.json`` at ``path``; another format and damage are refused."""
+    values = parsed_json(content, path)
+    version = values.get("version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has feature format {version}, this version reads {FORMAT_VERSION}. Delete its "
+            "folder to make the features again."
+        )
+    written = values.pop(DIGEST, None)  # absent in stores of earlier versions
+    try:
+        facts = FACTS.validate_python(values)
+    except ValidationError:
+        facts = None
+    if facts is None or written not in (None, digest(values)):
+        raise CorruptArtefactError(
+            f"{path} is damaged: it is not what was written. Delete its folder to make the "
+            "features again."
+        )
+    return facts
 
 
 def rows_per_shard(p: int, dtype: str, n: int, outputs: int = 1) -> int:

@@ -11,10 +11,10 @@ A missing shard reads as zeros in Zarr, so nothing is read here that carries no 
 writer owns a whole shard; any number of processes write different shards at once.
 """
 
+import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,13 @@ from torch import Tensor
 
 from pipeline.artefact import (
     CorruptArtefactError,
-    parsed_json,
-    readable_json,
     refuse_difference,
 )
 from pipeline.store.facts import (
-    FORMAT_VERSION,
     StoreFacts,
     as_json,
+    facts_bytes,
+    parsed_facts,
 )
 from pipeline.store.facts import rows_per_shard as default_rows_per_shard
 from pipeline.store.gathered import GatheredShard
@@ -92,6 +91,7 @@ class FeatureStore:
     ) -> "FeatureStore":
         """An empty store at ``path``, which must not exist; it appears whole or not at all."""
         path = as_location(path)
+        weights = npy_bytes(_checked_weights(column_weights, p))
         facts = StoreFacts(
             n=n,
             p=p,
@@ -104,9 +104,10 @@ class FeatureStore:
             compression=compression,
             provenance=as_json(provenance),
             recorded=as_json(recorded or {}),
+            weights_sha256=hashlib.sha256(weights).hexdigest(),
         )
         store = cls(path, facts)
-        store._lay_out(column_weights)
+        store._lay_out(weights)
         return store
 
     @classmethod
@@ -116,15 +117,10 @@ class FeatureStore:
         place = place_at(path)
         if place.size(STORE) is None:
             raise InputError(f"no feature store at {path}. Run the features stage first.")
-        values = parsed_json(place.read(STORE), f"{path}/{STORE}")
-        if values.get("version") != FORMAT_VERSION:
-            raise InputError(
-                f"{path} has feature format {values.get('version')}, this version reads "
-                f"{FORMAT_VERSION}. Delete the folder to make the features again."
-            )
+        facts = parsed_facts(place.read(STORE), f"{path}/{STORE}")
         if provenance is not None:
-            refuse_difference(path, values["provenance"], as_json(provenance))
-        return cls(path, StoreFacts(**values))
+            refuse_difference(path, facts.provenance, as_json(provenance))
+        return cls(path, facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Workers get the path, which may be relative to another folder than theirs, and the facts;
@@ -221,11 +217,12 @@ class FeatureStore:
     def column_weights(self) -> np.ndarray:
         """The sketch's weights of the raw gradients' columns, float64 (p,)."""
         try:
-            weights: np.ndarray = np.load(io.BytesIO(self.place.read(WEIGHTS)))
-        except (OSError, ValueError, EOFError) as error:
-            raise CorruptArtefactError(
-                f"{self.path}/{WEIGHTS} is damaged ({error}). Delete {self.path} and run again."
-            ) from None
+            content = self.place.read(WEIGHTS)
+            weights: np.ndarray = np.load(io.BytesIO(content))
+        except (FileNotFoundError, ValueError, EOFError) as error:
+            raise self._damaged_weights(str(error)) from None
+        if self.facts.weights_sha256 not in (None, hashlib.sha256(content).hexdigest()):
+            raise self._damaged_weights("its content does not match the digest in store.json")
         return weights
 
     def read(self, columns: slice, out: Tensor, rows: slice = slice(None)) -> None:
@@ -299,18 +296,20 @@ class FeatureStore:
         samples = self.samples(shard)
         return samples.stop - samples.start
 
-    def _lay_out(self, column_weights: Any) -> None:
+    def _damaged_weights(self, what: str) -> CorruptArtefactError:
+        return CorruptArtefactError(
+            f"{self.path}/{WEIGHTS} is damaged ({what}). Delete {self.path} and run again."
+        )
+
+    def _lay_out(self, weights: bytes) -> None:
         """Everything a store has before its first shard; of several makers at once one wins."""
         facts, place = self.facts, self.place
-        weights = np.ones(facts.p) if column_weights is None else np.asarray(column_weights, float)
-        if weights.shape != (facts.p,):
-            raise InputError(f"column_weights must have shape ({facts.p},), got {weights.shape}.")
         if place.size(STORE) is None:
             attributes = {"dtype": facts.dtype, "scale": facts.scale, "outputs": facts.outputs}
             rows = facts.n * facts.outputs
             place.write(f"features/{ZARR}", array_description(facts.layout, rows, attributes))
-            place.write(WEIGHTS, npy_bytes(weights))
-            if place.create(STORE, readable_json(asdict(facts)).encode()):
+            place.write(WEIGHTS, weights)
+            if place.create(STORE, facts_bytes(facts)):
                 return
         raise StoreExistsError(f"{self.path} exists already. Open it, or use another folder.")
 
@@ -347,3 +346,10 @@ class FeatureStore:
                 "Run the features stage to the end."
             )
         self._known_complete = True
+
+
+def _checked_weights(column_weights: Any, p: int) -> np.ndarray:
+    weights = np.ones(p) if column_weights is None else np.asarray(column_weights, float)
+    if weights.shape != (p,):
+        raise InputError(f"column_weights must have shape ({p},), got {weights.shape}.")
+    return weights

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.artefact import FullDiskError
 from pipeline.store.place import Place
@@ -51,6 +52,12 @@ class Holder:
         if self.until < time.time():
             return False
         return self.machine != _machine() or _born(self.pid) == self.born
+
+
+HOLDER = TypeAdapter(Holder)
+
+NOBODY = Holder(owner="", host="", machine="", pid=0, born=0.0, until=0.0)
+"""Who holds a lease whose file is damaged: whoever renews it writes it anew."""
 
 
 class Lease:
@@ -135,9 +142,11 @@ def live_leases(place: Place) -> dict[str, Holder]:
 
 def _holder(place: Place, key: str) -> Holder | None:
     try:
-        return Holder(**json.loads(place.read(key)))
+        return HOLDER.validate_json(place.read(key))
     except FileNotFoundError:
         return None
+    except ValidationError:
+        return NOBODY
 
 
 def _born(pid: int) -> float | None:

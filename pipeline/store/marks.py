@@ -7,9 +7,12 @@ done/00003.json   its mark
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.artefact import CorruptArtefactError, parsed_json, readable_json
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.artefact import CorruptArtefactError, readable_json
 from pipeline.store.place import Location, Place, child
 
 DIGEST_DIFFERS = "its content does not match the digest in its done mark"
@@ -32,6 +35,17 @@ def mark_key(shard: int) -> str:
 
 FILES = {"features": shard_key, "rows": rows_key}
 """The files that a mark speaks of, and where a shard's lie."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a mark says of one file."""
+
+    size: int
+    sha256: str
+
+
+MARK = TypeAdapter(dict[str, Written])
 
 
 class DoneMarks:
@@ -63,7 +77,8 @@ class DoneMarks:
         mark = {}
         for name, content in (("features", features), ("rows", rows)):
             self._place.write(FILES[name](shard), content)
-            mark[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            written = Written(len(content), hashlib.sha256(content).hexdigest())
+            mark[name] = asdict(written)
         self._place.write(mark_key(shard), readable_json(mark).encode())
 
     def remove_partial(self, shard: int) -> None:
@@ -89,23 +104,30 @@ class DoneMarks:
         key = FILES[name](shard)
         content = self._place.read(key)
         mark = self._parsed(shard, self._place.read(mark_key(shard)))
-        if hashlib.sha256(content).hexdigest() != mark[name]["sha256"]:
+        if hashlib.sha256(content).hexdigest() != mark[name].sha256:
             raise self._damaged(shard, key, DIGEST_DIFFERS)
         return content
 
-    def _check_sizes(self, shard: int, mark: Any, sizes: Mapping[str, int]) -> None:
+    def _check_sizes(
+        self, shard: int, mark: Mapping[str, Written], sizes: Mapping[str, int]
+    ) -> None:
         for name, key_of in FILES.items():
             key = key_of(shard)
             size = sizes.get(key)
-            if size != mark[name]["size"]:
+            if size != mark[name].size:
                 found = "is missing" if size is None else f"has {size} bytes"
-                raise self._damaged(shard, key, f"it {found}, {mark[name]['size']} were written")
+                raise self._damaged(shard, key, f"it {found}, {mark[name].size} were written")
 
     def _damaged(self, shard: int, key: str, what: str) -> CorruptArtefactError:
         return CorruptArtefactError(
             f"shard {shard} is damaged: {child(self._path, key)}: {what}. {self.remedy(shard)}"
         )
 
-    def _parsed(self, shard: int, content: bytes) -> dict[str, Any]:
-        mark: dict[str, Any] = parsed_json(content, str(child(self._path, mark_key(shard))))
+    def _parsed(self, shard: int, content: bytes) -> dict[str, Written]:
+        try:
+            mark = MARK.validate_json(content)
+        except ValidationError:
+            mark = {}
+        if mark.keys() != FILES.keys():
+            raise self._damaged(shard, mark_key(shard), "it is no done mark")
         return mark

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import multiprocessing
 import pickle
@@ -207,6 +208,53 @@ def test_damaged_labels_are_refused_with_the_shards_name(tmp_path):
         rows.write_bytes(good[:position] + bytes([good[position] ^ 8]) + good[position + 1 :])
         with pytest.raises(CorruptArtefactError, match="shard 1 is damaged"):
             store.labels()
+
+
+def test_every_flipped_byte_of_a_stores_description_is_refused_or_changes_nothing(tmp_path):
+    store, _ = filled(tmp_path / "s", rows_per_shard=4)
+    path = tmp_path / "s" / "store.json"
+    good = path.read_bytes()
+    for position in range(len(good)):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        with contextlib.suppress(InputError):
+            assert FeatureStore.open(tmp_path / "s").facts == store.facts
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"version": 1}', "", "store"])
+def test_a_description_of_something_else_is_refused_with_its_name(tmp_path, content):
+    filled(tmp_path / "s")
+    (tmp_path / "s" / "store.json").write_text(content)
+    with pytest.raises(InputError, match=r"store\.json .*Delete"):
+        FeatureStore.open(tmp_path / "s")
+
+
+def test_a_store_of_an_earlier_version_has_no_digests_and_is_read(tmp_path):
+    store, _ = filled(tmp_path / "s")
+    path = tmp_path / "s" / "store.json"
+    values = json.loads(path.read_text())
+    del values["digest"], values["weights_sha256"]
+    path.write_text(json.dumps(values))
+    earlier = FeatureStore.open(tmp_path / "s", PROVENANCE)
+    np.testing.assert_array_equal(earlier.column_weights(), store.column_weights())
+
+
+def test_a_flipped_byte_of_the_column_weights_is_refused(tmp_path):
+    filled(tmp_path / "s")
+    path = tmp_path / "s" / "column_weights.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorruptArtefactError, match=r"column_weights\.npy is damaged"):
+        FeatureStore.open(tmp_path / "s").column_weights()
+
+
+@pytest.mark.parametrize("damage", [("size", "sizf"), ("features", "feature{"), ("{", "[{")])
+def test_a_damaged_done_mark_is_refused_and_says_what_to_delete(tmp_path, damage):
+    filled(tmp_path / "s", rows_per_shard=4)
+    path = tmp_path / "s" / "done" / "00001.json"
+    path.write_text(path.read_text().replace(*damage, 1))
+    with pytest.raises(CorruptArtefactError, match=r"shard 1 is damaged.*Delete .*00001\.json"):
+        FeatureStore.open(tmp_path / "s").missing_rows()
 
 
 def test_other_provenance_is_refused_naming_both_sides(tmp_path):

@@ -53,6 +53,15 @@ def test_a_failed_holder_lets_others_try_at_once(place):
     assert take_lease(place, "00003", "two") is not None
 
 
+@pytest.mark.parametrize("content", ["", "lease", "[]", "{}", '{"owner": "one", "until": "x"}'])
+def test_a_damaged_lease_is_nobodys(place, content):
+    place.write("leases/00003.0", content.encode())
+    assert live_leases(place) == {}
+    with take_lease(place, "00003", "two") as lease:
+        assert lease is not None
+        assert take_lease(place, "00003", "three") is None
+
+
 def _take_and_die(folder):
     take_lease(place_at(folder), "00003", "killed")
 
