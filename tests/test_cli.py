@@ -252,6 +252,13 @@ def test_a_folder_that_cannot_be_made_is_named(entk, tmp_path, place):
     assert "Traceback" not in printed
 
 
+def test_a_url_is_refused_as_a_runs_folder_and_makes_none_here(entk, tmp_path):
+    code, printed = entk("run", str(QUICKSTART), "--out", "s3://bucket/run")
+    assert code == 2
+    assert "a run's folder is a path on a disk or a mount, found s3:/bucket/run" in printed
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_run_gets_a_page_of_its_own_where_it_is_asked_for(entk, tmp_path):
     code, printed = archive_run(entk, arrays(tmp_path / "data.npz"), "name=one")
     assert code == 0, printed

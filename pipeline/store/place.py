@@ -84,8 +84,8 @@ def as_location(text: Path | str) -> Location:
     elif slashes == "//" and rest and not rest.startswith("/"):
         return f"{scheme}://{rest}"
     raise InputError(
-        f"{text!r} is no URL of a folder or a prefix. Expected file:///folder, s3://bucket/prefix, "
-        "or a path."
+        f"{text!r} is no URL of a folder or a prefix; expected file:///folder, s3://bucket/prefix, "
+        "or a path"
     )
 
 

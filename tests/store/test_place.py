@@ -24,7 +24,7 @@ def test_a_file_url_names_the_folder_that_its_standard_says():
     "text", ["s3://", "s3:/bucket/a", "s3:///a", "file://data/a", "file:/data"]
 )
 def test_what_is_nearly_a_url_is_refused_and_makes_no_folder_here(text):
-    with pytest.raises(InputError, match=r"is no URL.*Expected file:///folder, s3://bucket"):
+    with pytest.raises(InputError, match=r"is no URL.*expected file:///folder, s3://bucket"):
         as_location(text)
 
 
