@@ -40,7 +40,7 @@ def feature_rows(folder: RunFolder, events: Events, running: bool) -> list[Row]:
     rows = []
     for name, location in stores.items():
         if place_at(location).size(STORE) is None:
-            state, detail = _absent(location, current, running)
+            state, detail = _absent(location, current, running, failed.get(name, {}))
         else:
             counts[name] = ShardCounts.of(FeatureStore.open(location), failed.get(name, {}))
             state, detail = counts[name].state(running), str(counts[name])
@@ -97,9 +97,7 @@ class ShardCounts:
         if self.running:
             hosts = ", ".join(f"{n} on {host}" for host, n in Counter(self.running).items())
             text += f", {len(self.running)} running ({hosts})"
-        for shard, error in self.failed.items():
-            text += f", shard {shard} failed: {error}"
-        return text
+        return ", ".join([text, *_told(self.failed)])
 
 
 def last_start(events: Events) -> Events:
@@ -108,8 +106,16 @@ def last_start(events: Events) -> Events:
     return events[starts[-1] if starts else 0 :]
 
 
-def _absent(location: Location, current: Events, running: bool) -> tuple[str, str]:
-    """A store that is not there: not begun, or not seen from here."""
+def _told(failed: Mapping[int, str]) -> list[str]:
+    return [f"shard {shard} failed: {error}" for shard, error in failed.items()]
+
+
+def _absent(
+    location: Location, current: Events, running: bool, failed: Mapping[int, str]
+) -> tuple[str, str]:
+    """A store that is not there: not begun, given up at its first rows, or not seen from here."""
+    if failed and not running:
+        return "failed", ", ".join(_told(failed))
     if any(e["event"] == "run_done" or e.get("stage") in (STAGE, "kernel") for e in current):
         return "unseen", f"{location} is not seen from here, or was removed"
     return "waiting" if running else "missing", str(location)

@@ -4,9 +4,10 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from pipeline.artefact import digest, write_json
@@ -14,9 +15,9 @@ from pipeline.data.batches import input_bytes, largest_batch, preprocess_provena
 from pipeline.data.split import Split
 from pipeline.distributed.choose import make_executor
 from pipeline.distributed.decoders import Decoders
-from pipeline.distributed.executor import DecodingExecutor
-from pipeline.distributed.worker import computing_threads
-from pipeline.jacobian import Features
+from pipeline.distributed.executor import Attempts, BlockFailedError, DecodingExecutor
+from pipeline.distributed.worker import computing_threads, summary
+from pipeline.jacobian import FeatureExtractor, Features
 from pipeline.planner import Plan
 from pipeline.stages.featurize import extract_batches, make_extractor
 from pipeline.stages.featurize_spec import STAGE, FeaturizeSpec, SplitJob
@@ -28,8 +29,11 @@ from pipeline.store.facts import FORMAT_VERSION
 from pipeline.store.features import STORE, StoreExistsError
 from pipeline.store.lease import take_lease
 from pipeline.store.place import Location, absolute, child, place_at
+from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 SCALE_ROWS = 64
 """The store's scale comes from the first 64 rows."""
@@ -133,16 +137,11 @@ def _create(
     plan: Plan,
     key: Mapping[str, Any],
     split_job: SplitJob,
-    extract: Any,
+    extract: FeatureExtractor,
     spec: FeaturizeSpec,
 ) -> None:
     """An empty store whose scale comes from the split's first rows."""
-    first = slice(0, min(SCALE_ROWS, len(split_job.split)))
-    scale, h, k = 1.0, 0, 1
-    for features, _ in extract_batches(extract, Loading(first, spec, split_job)):
-        found = power_of_two_scale(features.phi)
-        scale = found if h == 0 else min(scale, found)
-        k, h = features.f0.shape[1], _width(features)
+    scale, h, k = _retried(partial(_first_rows, extract, spec, split_job), job, spec, split_job)
     FeatureStore.create(
         split_job.store,
         n=len(split_job.split),
@@ -156,6 +155,39 @@ def _create(
         compression=job.config.store.compression,
         recorded={"batch_size": plan.batch_size, "threads": plan.threads, "device": plan.device},
     )
+
+
+def _first_rows(
+    extract: FeatureExtractor, spec: FeaturizeSpec, split_job: SplitJob
+) -> tuple[float, int, int]:
+    """Scale, width of the penultimate activations and of f₀."""
+    first = slice(0, min(SCALE_ROWS, len(split_job.split)))
+    scale, h, k = 1.0, 0, 1
+    for features, _ in extract_batches(extract, Loading(first, spec, split_job)):
+        found = power_of_two_scale(features.phi)
+        scale = found if h == 0 else min(scale, found)
+        k, h = features.f0.shape[1], _width(features)
+    return scale, h, k
+
+
+def _retried(
+    look: Callable[[], Result], job: Job, spec: FeaturizeSpec, split_job: SplitJob
+) -> Result:
+    """What the first rows give, tried, counted and given up as their shard would be."""
+    watch = ShardWatch(job, replace(spec, jobs=(split_job,)), 1)
+    attempts = Attempts(job.config.executor.max_retries_per_block, watch.on_retry)
+    while True:
+        try:
+            return look()
+        except InputError:
+            raise
+        except Exception as error:
+            logger.debug("the first rows of %s", split_job.split.name, exc_info=True)
+            cause = summary(error)
+        try:
+            attempts.failed(0, cause)
+        except BlockFailedError as failed:
+            raise watch.failed(failed) from None
 
 
 def _width(features: Features) -> int:

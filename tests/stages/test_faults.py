@@ -17,11 +17,11 @@ from pipeline.store.folder_place import FolderPlace
 
 QUICK_TIMEOUT = "executor={kind: local, workers: 1, threads: 1, decode_timeout: 1.0}"
 
-TROUBLED = 70
-"""A training row beyond those that the store's scale comes from."""
+AMONG_THE_FIRST, BEYOND = 3, 70
+"""A training row of those that the store's scale comes from, and one that a shard meets first."""
 
 
-def trouble(monkeypatch, meet):
+def trouble(monkeypatch, meet, row):
     """Loading one training sample does what ``meet`` does."""
     loader = loading.batch_loader
 
@@ -29,8 +29,8 @@ def trouble(monkeypatch, meet):
         load = loader(options)
 
         def load_rows(rows, batch):
-            if rows.name == "train" and len(rows) > TROUBLED:
-                bad.add(rows.ids[TROUBLED])
+            if rows.name == "train" and len(rows) > BEYOND:
+                bad.add(rows.ids[row])
             if not bad.isdisjoint(rows.subset(batch).ids):
                 meet()
             return load(rows, batch)
@@ -66,15 +66,16 @@ def test_what_helps_against_too_little_memory_is_told(cause, advised):
     assert ("a features.batch_size below 128" in message) == advised
 
 
+@pytest.mark.parametrize("row", [AMONG_THE_FIRST, BEYOND])
 @pytest.mark.parametrize(
     ("meet", "said"), [(hang, "nothing came within 1 s"), (fail, "the decoder lost its way")]
 )
 def test_a_shard_that_fails_three_times_is_named_with_its_sample_and_error(
-    tmp_path, undisturbed, meet, said
+    tmp_path, undisturbed, meet, said, row
 ):
     folder, cache = tmp_path / "run", tmp_path / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        trouble(patch, meet)
+        trouble(patch, meet, row)
         message = rf"shard 0 of split train failed 3 times.*sample \S+ of split train: {said}"
         with pytest.raises(ShardFailedError, match=message):
             run(folder, cache, QUICK_TIMEOUT)
