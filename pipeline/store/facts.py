@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from pipeline.artefact import (
     CorruptArtefactError,
@@ -25,6 +25,7 @@ SHARD_TARGET_BYTES = 64 * 2**20
 LARGEST_SHARD_SAMPLES = 256
 
 
+@with_config(ConfigDict(strict=True, extra="forbid"))
 @dataclass(frozen=True)
 class StoreFacts:
     """The contents of ``store.json``."""
@@ -70,25 +71,35 @@ def facts_bytes(facts: StoreFacts) -> bytes:
 
 
 def parsed_facts(content: bytes, path: str) -> StoreFacts:
-    """The facts in the ``store.json`` at ``path``; another format and damage are refused."""
+    """The facts in the ``store.json`` at ``path``; other formats, damage and strangers are refused."""
     values = parsed_json(content, path)
-    version = values.get("version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
+    if not isinstance(values, dict):
+        raise _no_store(path, "an object was expected")
+    version = values.get("version")
+    if isinstance(version, int) and version != FORMAT_VERSION:
         raise InputError(
             f"{path} has feature format {version}, this version reads {FORMAT_VERSION}. Delete its "
             "folder to make the features again."
         )
     written = values.pop(DIGEST, None)  # absent in stores of earlier versions
-    try:
-        facts = FACTS.validate_python(values)
-    except ValidationError:
-        facts = None
-    if facts is None or written not in (None, digest(values)):
+    if written not in (None, digest(values)):
         raise CorruptArtefactError(
             f"{path} is damaged: it is not what was written. Delete its folder to make the "
             "features again."
         )
-    return facts
+    try:
+        # From JSON: in Python's values, strict would ask for an instance of the class.
+        return FACTS.validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _no_store(path, ": ".join([*map(str, first["loc"]), first["msg"]])) from None
+
+
+def _no_store(path: str, why: str) -> InputError:
+    return InputError(
+        f"{path} is not of a feature store: it does not hold what one's does ({why}). Expected a "
+        "folder that the features stage made; a run's features.json names them."
+    )
 
 
 def rows_per_shard(p: int, dtype: str, n: int, outputs: int = 1) -> int:

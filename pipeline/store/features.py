@@ -221,6 +221,8 @@ class FeatureStore:
             weights: np.ndarray = np.load(io.BytesIO(content))
         except (FileNotFoundError, ValueError, EOFError) as error:
             raise self._damaged_weights(str(error)) from None
+        if weights.shape != (self.facts.p,):
+            raise self._damaged_weights(f"it has shape {weights.shape}, expected ({self.facts.p},)")
         if self.facts.weights_sha256 not in (None, hashlib.sha256(content).hexdigest()):
             raise self._damaged_weights("its content does not match the digest in store.json")
         return weights

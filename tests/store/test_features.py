@@ -224,7 +224,7 @@ def test_every_flipped_byte_of_a_stores_description_is_refused_or_changes_nothin
 def test_a_description_of_something_else_is_refused_with_its_name(tmp_path, content):
     filled(tmp_path / "s")
     (tmp_path / "s" / "store.json").write_text(content)
-    with pytest.raises(InputError, match=r"store\.json .*Delete"):
+    with pytest.raises(InputError, match=r"store\.json (is not of a feature store|.*Delete)"):
         FeatureStore.open(tmp_path / "s")
 
 
@@ -262,6 +262,32 @@ def test_other_provenance_is_refused_naming_both_sides(tmp_path):
     other = PROVENANCE | {"weights": "xyz"}
     with pytest.raises(ForeignArtefactError, match="weights: found 'abc', wanted 'xyz'"):
         FeatureStore.open(tmp_path / "s", other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extra": 1}, "not of a feature store.*extra"),
+        ({"scale": None}, "not of a feature store.*scale"),
+        ({"n": "ten"}, "not of a feature store.*n: "),
+        ({"version": 99}, "feature format 99"),
+    ],
+)
+def test_what_another_program_described_is_no_feature_store(tmp_path, changes, message):
+    filled(tmp_path / "s")
+    described = tmp_path / "s" / "store.json"
+    values = json.loads(described.read_text())
+    del values["digest"]
+    described.write_text(json.dumps({**values, **changes}))
+    with pytest.raises(InputError, match=message):
+        FeatureStore.open(tmp_path / "s")
+
+
+def test_column_weights_of_another_width_are_refused(tmp_path):
+    store, _ = filled(tmp_path / "s")
+    np.save(tmp_path / "s" / "column_weights.npy", np.ones(7))
+    with pytest.raises(CorruptArtefactError, match=r"shape \(7,\), expected \(20,\)"):
+        store.column_weights()
 
 
 def test_existing_store_is_not_created_over(tmp_path):
