@@ -6,11 +6,12 @@ is the last line of each task.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.artefact import CorruptArtefactError
 
@@ -70,21 +71,24 @@ class Entry:
 
 
 def read_history(path: Path) -> list[Entry]:
-    """All entries, oldest first; a last line cut by a dying writer is left out."""
-    lines = path.read_text().splitlines() if path.is_file() else []
+    """All entries, oldest first; a last line cut by a dying writer is left out.
+
+    Raises :class:`CorruptArtefactError` naming the first line that is no entry.
+    """
+    # Bytes: a name may hold what text counts as the end of a line, and a cut one half a letter.
+    *lines, last = (path.read_bytes() if path.is_file() else b"").split(b"\n")
     entries = []
     for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
-            if number == len(lines):
-                break
+        entry = _entry(line)
+        if entry is not None:
+            entries.append(entry)
+        elif line.strip():
             raise CorruptArtefactError(
                 f"{path}, line {number} is damaged. Take that line out; the task it spoke of is "
                 "scored again."
-            ) from None
-        entries.append(Entry(**{field.name: values.get(field.name) for field in fields(Entry)}))
-    return entries
+            )
+    whole = _entry(last)
+    return entries if whole is None else [*entries, whole]
 
 
 def latest(entries: list[Entry]) -> dict[Task, Entry]:
@@ -99,7 +103,7 @@ def append_entry(path: Path, entry: Entry) -> bool:
         current = latest(read_history(path)).get(entry.task)
         if current is not None and current.key == entry.key:
             return False
-        _drop_cut_line(path)
+        _end_last_line(path)
         with path.open("a") as file:
             file.write(json.dumps(asdict(entry), allow_nan=False, ensure_ascii=False) + "\n")
     return True
@@ -128,9 +132,23 @@ def scored(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _drop_cut_line(path: Path) -> None:
-    """Cut off what follows the last newline, so that the next line starts at its beginning."""
+def _entry(line: bytes) -> Entry | None:
+    """The entry that a line holds; None where it is damaged or empty."""
+    try:
+        return TypeAdapter(Entry).validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _end_last_line(path: Path) -> None:
+    """What follows the last newline gets its own if it is whole, and is cut off if it is not."""
     content = path.read_bytes() if path.is_file() else b""
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
+    last = content.rpartition(b"\n")[2]
+    if not last:
+        return
+    with path.open("r+b") as file:
+        if _entry(last) is None:
+            file.truncate(len(content) - len(last))
+        else:
+            file.seek(len(content))
+            file.write(b"\n")

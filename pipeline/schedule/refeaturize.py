@@ -66,6 +66,7 @@ class TaskFolder:
 
 def refeaturize(registry: Registry, root: Path, progress: Progress) -> list[Outcome]:
     """Score what is new, write the comparison page; one outcome a cell, in the order visited."""
+    read_history(root / HISTORY)  # damaged, it would stop every cell: told once, before any starts
     sources = Sources(registry, root)
     folders = {task: TaskFolder(root, task) for task in registry.tasks()}
     # A task that took its process down goes last, so that it cannot starve the others for ever.

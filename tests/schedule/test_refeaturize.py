@@ -142,6 +142,18 @@ def test_a_mistake_in_the_registry_is_one_message_and_exit_code_2(entk, tmp_path
     assert message in printed
 
 
+def test_a_damaged_history_is_one_message_before_any_model_is_visited(entk, tmp_path):
+    models = {"a": small_model(save_weights(tmp_path / "a.pth", 1))}
+    registry = write_registry(tmp_path, models, **ONE_BENCHMARK)
+    out = tmp_path / "schedule"
+    out.mkdir()
+    (out / HISTORY).write_text("[1]\n{}\n")
+    code, printed = entk("refeaturize", str(registry), "--out", str(out))
+    assert code == 2
+    assert printed.count("is damaged") == 1
+    assert not list(out.rglob("failure.json"))
+
+
 @pytest.mark.slow
 def test_two_schedulers_at_once_score_every_cell_once(tmp_path):
     models = {

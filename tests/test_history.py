@@ -1,0 +1,72 @@
+"""The history of a schedule: lines are added, none is lost, and a damaged one is told by number."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.artefact import CorruptArtefactError
+from pipeline.history import Entry, append_entry, read_history
+
+DAMAGED = [b'{"model": "a", "ben', b"[1, 2]", b"{}", b"\xff\xfe", b"null"]
+
+
+def entry(model: str, source: str = "a.pth") -> Entry:
+    return Entry(
+        model=model,
+        benchmark="digits",
+        sketch="uniform",
+        revision="0123456789ab",
+        source=source,
+        key=f"key of {model}",
+        date="2026-11-21T00:00:00Z",
+        run="runs/a",
+        metric="accuracy",
+        id=0.5,
+        id_stderr=0.1,
+        ood=None,
+        ood_stderr=None,
+        scores={"entk": {"id_test": 0.5}},
+        seconds=1.0,
+        bytes=100,
+        stores={"train": "cache/features-a"},
+    )
+
+
+def written(path: Path, *models: str) -> list[bytes]:
+    for model in models:
+        append_entry(path, entry(model))
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_line_is_told_by_its_number(tmp_path, damage):
+    path = tmp_path / "history.jsonl"
+    first, _, third = written(path, "a", "b", "c")
+    path.write_bytes(b"\n".join([first, damage, third, b""]))
+    with pytest.raises(CorruptArtefactError, match="line 2 is damaged"):
+        read_history(path)
+
+
+@pytest.mark.parametrize("rest", ['{"model": "c", "source": "é'.encode()[:-1], *DAMAGED])
+def test_a_cut_last_line_is_left_out_and_gives_way_to_the_next(tmp_path, rest):
+    path = tmp_path / "history.jsonl"
+    written(path, "a", "b")
+    path.write_bytes(path.read_bytes() + rest)
+    assert [found.model for found in read_history(path)] == ["a", "b"]
+    append_entry(path, entry("c"))
+    assert [found.model for found in read_history(path)] == ["a", "b", "c"]
+
+
+def test_a_whole_last_line_without_its_newline_is_not_lost(tmp_path):
+    path = tmp_path / "history.jsonl"
+    written(path, "a", "b")
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    append_entry(path, entry("c"))
+    assert [found.model for found in read_history(path)] == ["a", "b", "c"]
+
+
+def test_a_source_may_hold_what_text_counts_as_the_end_of_a_line(tmp_path):
+    path = tmp_path / "history.jsonl"
+    append_entry(path, entry("a", source="weights\u2028.pth"))
+    append_entry(path, entry("b"))
+    assert [found.source for found in read_history(path)] == ["weights\u2028.pth", "a.pth"]
