@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 STORE_PREFIX = "features-"
 """What the names of all feature stores in a cache begin with."""
 
+LEAVING = ".expired"
+"""What the name of a folder ends with while it is removed."""
+
 
 @dataclass(frozen=True)
 class Expired:
@@ -42,14 +45,20 @@ class Expired:
 def expired(
     entries: Iterable[Entry], rule: RetentionOptions, root: Path, now: datetime
 ) -> list[Expired]:
-    """Folders of older revisions that no kept revision of any task uses, and that are there."""
+    """Folders of older revisions that no kept revision of any task uses, and that are there.
+
+    What a killed removal left is among them, whoever needs a folder of that name again.
+    """
     kept, old = _parted(entries, rule, now)
-    needed = {path for entry in kept for path in _folders(entry, root)}
+    needed = {path: entry for entry in kept for path in _folders(entry, root)}
     last_use = {path: entry for entry in old for path in _folders(entry, root)}
+    gone = {p: entry for p, entry in last_use.items() if p not in needed and _is_ours(p)}
+    left = {_leaving(path): entry for path, entry in {**last_use, **needed}.items()}
+    left = {p: entry for p, entry in left.items() if p.is_dir() and not p.is_symlink()}
+    # What is left goes first: its name is wanted by the next of the same folder.
     return [
         Expired(path, folder_bytes(path), entry)
-        for path, entry in sorted(last_use.items())
-        if path not in needed and _is_ours(path)
+        for path, entry in [*sorted(left.items()), *sorted(gone.items())]
     ]
 
 
@@ -115,11 +124,18 @@ def _is_ours(path: Path) -> bool:
 
 def _removed(path: Path) -> bool:
     """Remove a folder; a store that a run outside of the registry is writing stays."""
+    if path.name.endswith(LEAVING):
+        shutil.rmtree(path)
+        return True
     if live_leases(place_at(path)):
         logger.info("%s: in use, kept", path)
         return False
     # Renamed first: a store is there as a whole or not at all.
-    leaving = path.with_name(f"{path.name}.expired")
+    leaving = _leaving(path)
     path.rename(leaving)
     shutil.rmtree(leaving)
     return True
+
+
+def _leaving(path: Path) -> Path:
+    return path.with_name(f"{path.name}{LEAVING}")

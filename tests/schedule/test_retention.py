@@ -126,6 +126,19 @@ def test_a_dry_run_names_what_the_real_one_removes_and_removes_nothing(registry,
     assert collect(registry, tmp_path, dry_run=False) == []
 
 
+def test_what_a_killed_removal_left_is_removed_by_the_next(registry, tmp_path):
+    cache = tmp_path / "cache"
+    (cache / "features-a-r0").rename(cache / "features-a-r0.expired")  # killed before the removal
+    (cache / "features-a-r0.expired" / STORE).unlink()  # or in its middle
+    (cache / "features-a-r1.expired/features").mkdir(parents=True)  # made anew since
+    would = collect(registry, tmp_path, dry_run=True)
+    removed = collect(registry, tmp_path, dry_run=False)
+    assert names(removed) == names(would) >= {"cache/features-a-r0.expired", "cache/features-a-r1"}
+    left = {path.name for path in cache.iterdir() if path.is_dir()}
+    assert left == {"features-a-r2", "features-foreign"}
+    assert collect(registry, tmp_path, dry_run=False) == []
+
+
 def test_nothing_goes_while_a_scheduler_is_at_work(registry, tmp_path):
     lock = tmp_path / "runs/a/digits/uniform/.lock"
     lock.parent.mkdir(parents=True)
