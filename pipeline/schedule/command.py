@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.log import configure_logging
 
 console = Console()
 
 RegistryFile = Annotated[
-    Path, typer.Argument(help="A YAML registry, such as configs/registry.yaml.")
+    Path, typer.Argument(help="A YAML registry of models, benchmarks and sketches; see the README.")
 ]
 Out = Annotated[
     Path | None,
@@ -31,7 +31,7 @@ def refeaturize(registry: RegistryFile, out: Out = None, verbose: Verbose = Fals
     A checkpoint is known by its content: a changed one is a new revision, an unchanged one costs
     seconds. Safe to start twice. Exit code 1 means that a model failed; the others are done.
 
-    Example: `entk refeaturize configs/registry.yaml`
+    Example: `entk refeaturize weekly.yaml`
     """
     from pipeline.progress import progress_bars
     from pipeline.schedule.options import load_registry
@@ -42,7 +42,8 @@ def refeaturize(registry: RegistryFile, out: Out = None, verbose: Verbose = Fals
     folder = out or Path("runs/schedules") / loaded.name
     with progress_bars() as progress:
         outcomes = visit_all(loaded, folder, progress)
-    table = Table("model", "benchmark", "sketch", "state", "", title=loaded.name)
+    detail = Column(overflow="fold")  # cut, a message would lose the file that it speaks of
+    table = Table("model", "benchmark", "sketch", "state", detail, title=loaded.name)
     for outcome in outcomes:
         table.add_row(*outcome.task, outcome.state, outcome.detail)
     console.print(table)
@@ -56,7 +57,7 @@ def gc(
 ) -> None:
     """Remove features and kernels of revisions that the registry's `retention` does not keep.
 
-    Scores and reports stay. Look first: `entk gc configs/registry.yaml --dry-run`
+    Scores and reports stay. Look first: `entk gc weekly.yaml --dry-run`
     """
     from pipeline.schedule.options import load_registry
     from pipeline.schedule.retention import collect
