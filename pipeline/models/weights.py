@@ -42,6 +42,9 @@ UNPICKLING_ERRORS = (
 )
 """What torch raises on files that are none of its own; the set is wide: any byte is an opcode."""
 
+CAUSES = ("GLOBAL", "class", "Unsupported operand")
+"""What torch's lines hold that say which part of a pickle it refuses."""
+
 
 def load_checkpoint(path: Path | str) -> dict[str, Tensor]:
     """Name → tensor of a checkpoint, safetensors or torch, freed of wrappers.
@@ -123,7 +126,8 @@ def _read_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()
-        unsafe = [line.strip() for line in reason if "GLOBAL" in line or "class" in line]
+        # The first line advises to load without `weights_only`: the one that names the cause tells.
+        unsafe = [line.strip() for line in reason if any(word in line for word in CAUSES)]
         raise InputError(
             f"{path} is refused: it is no plain checkpoint of tensors, and loading it could run "
             f"code ({(unsafe or reason or ['no details'])[0][:200]}). If you trust its origin, "

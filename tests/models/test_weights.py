@@ -56,6 +56,15 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, monkeypatch):
     assert not (tmp_path / "exploded").exists()
 
 
+def test_the_refusal_of_a_raw_pickle_does_not_repeat_the_advice_to_load_it(tmp_path):
+    path = tmp_path / "raw.pkl"
+    path.write_bytes(pickle.dumps({"extra": Bomb()}, protocol=4))
+    with pytest.warns(UserWarning, match="pickle protocol 4"), pytest.raises(InputError) as refused:
+        load_checkpoint(path)
+    assert "Unsupported operand" in str(refused.value)
+    assert "`False`" not in str(refused.value)
+
+
 def test_a_compressed_checkpoint_is_refused_before_it_unfolds(tmp_path):
     torch.save({"weight": torch.zeros(100_000)}, tmp_path / "plain.pt")
     with (
