@@ -10,6 +10,7 @@ from pipeline.distributed.executor import Finish
 from pipeline.distributed.worker import peak_resident_bytes
 from pipeline.jacobian import FeatureExtractor, Features, NonFiniteSamplesError
 from pipeline.log import BlockDone
+from pipeline.models.weights import shown
 from pipeline.registry import build_network
 from pipeline.sketch.make import build_sketch
 from pipeline.stages.featurize_spec import STAGE, FeaturizeSpec
@@ -136,10 +137,11 @@ def _named(extract: FeatureExtractor, inputs: Inputs, rows: Split) -> Features:
     try:
         return extract(inputs)
     except NonFiniteSamplesError as error:
-        names = ", ".join(rows.subset(list(error.samples)).ids)
+        names = shown(rows.subset(list(error.samples)).ids)
         raise NonFiniteFeatureError(
             f"the features of {names} (split {rows.name}) hold NaN or infinity. Look at these "
-            "samples; if they are sound, set features.compute_dtype: float32."
+            "samples; if they are sound, set features.compute_dtype: float32; if all samples do, "
+            "look at the weights, such as a BatchNorm's negative running_var."
         ) from None
     except InputError as error:
         names = ", ".join(rows.ids[:3]) + (f", … {rows.ids[-1]}" if len(rows) > 3 else "")

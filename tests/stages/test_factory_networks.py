@@ -138,3 +138,13 @@ def test_a_sample_that_gives_nan_is_named(config, tmp_path):
     message = r"features of train_images:23 \(split train\) hold NaN"
     with pytest.raises(InputError, match=message):
         run(config("network", first="bright"), tmp_path / "run")
+
+
+def test_a_network_that_gives_nan_for_every_sample_names_a_few_and_the_weights(config, tmp_path):
+    path = tmp_path / "data.npz"
+    arrays = dict(np.load(path))
+    arrays["train_images"][:, 2, 3] = 255
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match=r"and \d+ more .*look at the weights") as refused:
+        run(config("network", first="bright"), tmp_path / "run")
+    assert str(refused.value).count("train_images:") < 10
