@@ -4,7 +4,7 @@ Reads the history and the marks of failed tasks; writes ``leaderboard.html`` and
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,14 +73,17 @@ class Line:
         return change.replace("-", "−")
 
 
-def write_leaderboard(folder: Path, history: Path, *, title: str) -> Path:
-    """Write the page and its text into ``folder``; the path of the page."""
+def write_leaderboard(folder: Path, history: Path, *, title: str, tasks: Collection[Task]) -> Path:
+    """Write the page and its text into ``folder``; the path of the page.
+
+    ``tasks`` are those that the registry holds now: what failed before it left is no news.
+    """
     entries = read_history(history)
     content = {
         "title": title,
         "boards": boards(entries),
         "history": [Line(entry, None) for entry in reversed(entries)],
-        "failures": failures(folder),
+        "failures": [f for f in failures(folder) if Task(**f["task"]) in tasks],
     }
     for name in ("leaderboard.md", "leaderboard.html"):
         render(folder / name, f"{name}.j2", content)

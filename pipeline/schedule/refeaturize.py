@@ -82,7 +82,7 @@ def refeaturize(registry: Registry, root: Path, progress: Progress) -> list[Outc
                     logger.info("%s: another scheduler is at it, later", task)
                     held.append(task)
         waiting = held
-    page = write_leaderboard(root, root / HISTORY, title=registry.name)
+    page = write_leaderboard(root, root / HISTORY, title=registry.name, tasks=registry.tasks())
     logger.info("comparison: %s", page)
     return outcomes
 
