@@ -7,11 +7,12 @@ is the last line of each task.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from pipeline.artefact import CorruptArtefactError
 
@@ -68,6 +69,9 @@ class Entry:
     def task(self) -> Task:
         """The cell of the registry."""
         return Task(self.model, self.benchmark, self.sketch)
+
+
+ENTRY = TypeAdapter(Entry)
 
 
 def read_history(path: Path) -> list[Entry]:
@@ -135,8 +139,9 @@ def scored(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _entry(line: bytes) -> Entry | None:
     """The entry that a line holds; None where it is damaged or empty."""
     try:
-        return TypeAdapter(Entry).validate_json(line)
-    except ValidationError:
+        entry = ENTRY.validate_json(line)
+        return entry if datetime.fromisoformat(entry.date).tzinfo else None
+    except ValueError:
         return None
 
 

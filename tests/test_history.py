@@ -47,6 +47,15 @@ def test_a_damaged_line_is_told_by_its_number(tmp_path, damage):
         read_history(path)
 
 
+@pytest.mark.parametrize("date", ["yesterday", "2026-11-21T00:00:00"])
+def test_a_line_whose_date_is_none_in_utc_is_told_by_its_number(tmp_path, date):
+    path = tmp_path / "history.jsonl"
+    (line,) = written(path, "a")
+    path.write_bytes(line.replace(b"2026-11-21T00:00:00Z", date.encode()) + b"\n")
+    with pytest.raises(CorruptArtefactError, match="line 1 is damaged"):
+        read_history(path)
+
+
 @pytest.mark.parametrize("rest", ['{"model": "c", "source": "é'.encode()[:-1], *DAMAGED])
 def test_a_cut_last_line_is_left_out_and_gives_way_to_the_next(tmp_path, rest):
     path = tmp_path / "history.jsonl"

@@ -71,7 +71,7 @@ def facts_bytes(facts: StoreFacts) -> bytes:
 
 
 def parsed_facts(content: bytes, path: str) -> StoreFacts:
-    """The facts in the ``store.json`` at ``path``; other formats, damage and strangers are refused."""
+    """The facts in the ``store.json`` at ``path``; what is damaged or of no store is refused."""
     values = parsed_json(content, path)
     if not isinstance(values, dict):
         raise _no_store(path, "an object was expected")
