@@ -1,6 +1,7 @@
 """The actor that runs blocks, and how an error travels from an actor to the driver."""
 
 import logging
+import socket
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -73,6 +74,7 @@ class WorkerProcess:
         if log_folder is not None:
             logging.getLogger("pipeline").setLevel(logging.INFO)
         self._for_life.enter_context(log_file(log_folder, name))
+        logger.info("%s begins on %s with threads: %d", name, socket.gethostname(), threads)
 
     def __repr__(self) -> str:
         """What Ray's dashboard and logs call this actor."""
@@ -105,11 +107,13 @@ class BlockWorker(WorkerProcess):
         assert self._block_function is not None, "prepare comes first"
         try:
             done = self._computing.submit(self._block_function, block).result()
-            return done if isinstance(done, BlockDone) else done()
+            event = done if isinstance(done, BlockDone) else done()
         except InputError as error:
             return refused(error)
         except Exception as error:
             return failed(error, f"block {block}")
+        logger.info("block %d: %d rows in %.1f s", block, event.rows, event.seconds)
+        return event
 
     def expect(self, block: int) -> None:
         """Let the block function begin what its next block needs; runs beside :meth:`compute`."""

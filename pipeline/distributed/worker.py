@@ -89,12 +89,12 @@ def _glibc() -> ctypes.CDLL | None:
 
 @contextlib.contextmanager
 def log_file(folder: Path | None, name: str) -> Iterator[None]:
-    """The package's log of this process also in ``folder/NAME.log``."""
+    """The package's log of this process also in ``folder/NAME.log``, made with its first line."""
     if folder is None:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / f"{name}.log")
+    handler = logging.FileHandler(folder / f"{name}.log", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
     package = logging.getLogger("pipeline")
     package.addHandler(handler)

@@ -1,6 +1,7 @@
 """What only Ray can suffer: dying workers, dying drivers, clusters that belong to others."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,8 +114,10 @@ def test_workers_log_to_files_of_their_own(free_cluster, spec, tmp_path):
         RayExecutor(workers=1, threads=1, log_folder=folder) as executor,
         pytest.raises(BlockFailedError),
     ):
-        executor.run(poisoned, spec, [3], lambda _: None)
+        executor.run(poisoned, spec, [2, 3], lambda _: None)
     text = (folder / "worker-000.log").read_text()
+    assert "worker-000 begins on" in text
+    assert re.search(r"block 2: \d+ rows in ", text)
     assert "block 3 failed" in text
     assert "ZeroDivisionError" in text
 
