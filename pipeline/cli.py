@@ -151,11 +151,13 @@ def report(runs: Runs, out: Page = None) -> None:
     Example: `entk report runs/quickstart runs/other --out comparison.html`
     """
     from pipeline.report.build import build_report, compare
+    from pipeline.store.place import on_disk
 
     if len(runs) == 1 and out is None:
         console.print(f"Report: {build_report(runs[0])}")
     else:
-        console.print(f"Comparison: {compare(runs, out or Path('runs') / 'comparison.html')}")
+        page = on_disk(out or Path("runs") / "comparison.html")
+        console.print(f"Comparison: {compare(runs, page)}")
 
 
 @app.command()

@@ -38,7 +38,7 @@ import filelock
 from pipeline import __version__
 from pipeline.artefact import atomic_path, read_json, write_json
 from pipeline.config import read_yaml, write_yaml
-from pipeline.store.place import URL, Location, as_location
+from pipeline.store.place import Location, as_location, on_disk
 from pipeline.types import InputError
 
 REPORTED_LIBRARIES = (
@@ -61,11 +61,7 @@ class RunFolder:
     path: Path
 
     def __post_init__(self) -> None:
-        if URL.match(str(self.path)):
-            raise InputError(
-                f"a run's folder is a path on a disk or a mount, found {self.path}. Features alone "
-                "may lie at a URL: set store.root."
-            )
+        on_disk(self.path)
 
     @property
     def lock(self) -> Path:

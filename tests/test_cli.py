@@ -252,10 +252,21 @@ def test_a_folder_that_cannot_be_made_is_named(entk, tmp_path, place):
     assert "Traceback" not in printed
 
 
-def test_a_url_is_refused_as_a_runs_folder_and_makes_none_here(entk, tmp_path):
-    code, printed = entk("run", str(QUICKSTART), "--out", "s3://bucket/run")
+REGISTRY = QUICKSTART.parents[1] / "cluster" / "kubernetes" / "registry.yaml"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["run", QUICKSTART], ["report", "runs/a"], ["refeaturize", REGISTRY], ["gc", REGISTRY]],
+    ids=lambda command: command[0],
+)
+def test_a_url_is_refused_as_the_place_of_results_and_makes_no_folder_here(
+    entk, tmp_path, monkeypatch, command
+):
+    monkeypatch.setenv("ENTK_DATA", str(tmp_path))
+    code, printed = entk(*map(str, command), "--out", "s3://bucket/out")
     assert code == 2
-    assert "a run's folder is a path on a disk or a mount, found s3:/bucket/run" in printed
+    assert "goes to a path on a disk or a mount, found s3:/bucket/out" in printed
     assert not list(tmp_path.iterdir())
 
 

@@ -36,10 +36,11 @@ def refeaturize(registry: RegistryFile, out: Out = None, verbose: Verbose = Fals
     from pipeline.progress import progress_bars
     from pipeline.schedule.options import load_registry
     from pipeline.schedule.refeaturize import refeaturize as visit_all
+    from pipeline.store.place import on_disk
 
     configure_logging(verbose=verbose)
     loaded = load_registry(registry)
-    folder = out or Path("runs/schedules") / loaded.name
+    folder = on_disk(out or Path("runs/schedules") / loaded.name)
     with progress_bars() as progress:
         outcomes = visit_all(loaded, folder, progress)
     detail = Column(overflow="fold")  # cut, a message would lose the file that it speaks of
@@ -61,10 +62,12 @@ def gc(
     """
     from pipeline.schedule.options import load_registry
     from pipeline.schedule.retention import collect
+    from pipeline.store.place import on_disk
 
     configure_logging(verbose=verbose)
     loaded = load_registry(registry)
-    found = collect(loaded, out or Path("runs/schedules") / loaded.name, dry_run=dry_run)
+    folder = on_disk(out or Path("runs/schedules") / loaded.name)
+    found = collect(loaded, folder, dry_run=dry_run)
     for item in found:
         entry = item.entry
         console.print(

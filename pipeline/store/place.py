@@ -89,6 +89,16 @@ def as_location(text: Path | str) -> Location:
     )
 
 
+def on_disk(path: Path) -> Path:
+    """The path; a URL, which would become a folder of that name here, is refused."""
+    if URL.match(str(path)):
+        raise InputError(
+            f"what a command writes goes to a path on a disk or a mount, found {path}. Features "
+            "alone may lie at a URL: set store.root."
+        )
+    return path
+
+
 def child(location: Location, name: str) -> Location:
     """What lies at ``name`` inside a location."""
     return location / name if isinstance(location, Path) else f"{location}/{name}"
