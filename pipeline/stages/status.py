@@ -29,15 +29,15 @@ def run_status(folder: RunFolder) -> list[Row]:
     timing = read_json(folder.timing) if folder.timing.is_file() else {}
     rows += feature_rows(folder, events, running)
     features = _feature_digests(folder)
-    kernel = _artefact_row("kernel", folder.kernel, {"features": features}, timing)
+    kernel = _artefact_row(folder, "kernel", folder.kernel, {"features": features}, timing)
     rows.append(kernel)
     made_from = read_json(folder.kernel / PROVENANCE) if kernel.state == "done" else None
     inputs = {"features": features, "kernel": digest(made_from)}
     for path in sorted((folder.path / "fit").glob("*")):
         if path.is_dir() and not path.name.endswith(".partial"):
-            rows.append(_artefact_row(f"fit {path.name}", path, inputs, timing))
+            rows.append(_artefact_row(folder, f"fit {path.name}", path, inputs, timing))
     done = folder.metrics.is_file()
-    rows.append(Row("metrics", "done" if done else "missing", str(folder.metrics) if done else ""))
+    rows.append(Row("metrics", "done" if done else "missing", folder.metrics.name if done else ""))
     return rows
 
 
@@ -112,7 +112,11 @@ def _feature_digests(folder: RunFolder) -> dict[str, str]:
 
 
 def _artefact_row(
-    stage: str, path: Path, inputs: Mapping[str, Any], timing: Mapping[str, Any]
+    folder: RunFolder,
+    stage: str,
+    path: Path,
+    inputs: Mapping[str, Any],
+    timing: Mapping[str, Any],
 ) -> Row:
     """Done, unless it was made from other inputs: an earlier config's, to be replaced."""
     if not (path / PROVENANCE).is_file():
@@ -121,7 +125,8 @@ def _artefact_row(
     changed = [name for name, value in inputs.items() if made_from.get(name, value) != value]
     if changed:
         return Row(stage, "stale", f"made from other {', '.join(changed)}")
-    return Row(stage, "done", str(path) + _throughput(timing.get(stage, {})))
+    place = path.relative_to(folder.path).as_posix()
+    return Row(stage, "done", place + _throughput(timing.get(stage, {})))
 
 
 def _throughput(facts: Mapping[str, Any]) -> str:

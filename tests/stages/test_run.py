@@ -160,6 +160,13 @@ def test_a_second_process_in_the_same_folder_is_refused(undisturbed, tmp_path):
     assert "Traceback" not in output
 
 
+def test_status_says_where_in_the_runs_folder_an_artefact_lies(undisturbed):
+    details = {row.stage: row.detail for row in run_status(undisturbed)}
+    assert details["kernel"].split(",")[0] == "kernel"
+    assert details["fit entk"].split(",")[0] == "fit/entk"
+    assert details["metrics"] == "metrics.json"
+
+
 def test_status_tells_done_from_interrupted(undisturbed, tmp_path):
     rows = {row.stage: row.state for row in run_status(undisturbed)}
     assert rows["run"] == "done"
