@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.gp.condition import Space, condition
 from pipeline.gp.evidence import Evidence
 from pipeline.gp.hyperparameters import Hyperparameters, fit_hyperparameters
-from pipeline.gp.linearization import Linearization
+from pipeline.gp.linearization import Linearization, refuse_nonfinite
 from pipeline.gp.regression import (
     LinearizedGP,
     checked_targets,
@@ -67,7 +67,9 @@ def adapt(
     ``outputscale`` is kept while the noise is learned. All data are checked before work starts.
     """
     targets = _checked(tasks)
-    refuse_other_width(linearization, tasks[0].inputs, targets[0])
+    for task, Y in zip(tasks, targets, strict=True):
+        refuse_other_width(linearization, task.inputs, Y)
+        refuse_nonfinite(task.inputs)
     found = [linearization(task.inputs) for task in tasks]
     residuals = [residuals_of(rows.offsets, Y) for rows, Y in zip(found, targets, strict=True)]
     if hyperparameters is None:
@@ -94,7 +96,7 @@ def adapt(
 
 def _checked(tasks: Sequence[Task]) -> list[Float[Tensor, "n k"]]:
     """Every task's targets; refused where the tasks differ in their number of columns."""
-    if isinstance(tasks, Task) or not all(isinstance(task, Task) for task in tasks):
+    if not isinstance(tasks, Sequence) or not all(isinstance(task, Task) for task in tasks):
         raise InputError("expected a sequence of tasks: [Task(inputs, targets), …].")
     if not tasks:
         raise InputError("there are no tasks to adapt to.")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.gp.categorical import one_hot
 from pipeline.gp.class_probabilities import DRAWS, Rule, class_probabilities, sample_blocks
+from pipeline.gp.fitted import Fitted
 from pipeline.gp.implicit import NotConvergedError
 from pipeline.gp.laplace import Laplace, laplace
 from pipeline.gp.linearization import Linearization, LinearRows
@@ -42,7 +43,7 @@ class LogitPosterior(Protocol):
 
 
 @dataclass(frozen=True)
-class LinearizedClassifier:
+class LinearizedClassifier(Fitted):
     """Class probabilities from a Gaussian over logits."""
 
     linearization: Linearization
@@ -78,6 +79,7 @@ class LinearizedClassifier:
 
         Raises :class:`NotConvergedError` for rules that use variances of an unconverged fit.
         """
+        self._refuse_changed_network()
         if rule != "map" and not (self.converged or allow_unconverged):
             raise NotConvergedError(
                 "the fit did not converge, so its variances mean nothing yet. Fit with more "

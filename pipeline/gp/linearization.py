@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.jacobian.checks import refuse_training_mode
 from pipeline.jacobian.extractor import FeatureExtractor
 from pipeline.jacobian.fallback import run_model
 from pipeline.jacobian.operators import JacobianOperator
@@ -100,10 +101,11 @@ class Linearization:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
-    def version(self) -> tuple[int, ...]:
-        """Changes when a weight or a buffer of the network is written to."""
+    def version(self) -> tuple[tuple[int, int], ...]:
+        """Changes when a weight or a buffer of the network is written to, or replaced."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
-        return tuple(tensor._version for tensor in tensors)
+        # Assigning .data, as vector_to_parameters does, leaves the version as it was.
+        return tuple((tensor._version, tensor.data_ptr()) for tensor in tensors)
 
     def rows(self, inputs: Inputs) -> Float[Tensor, "n*q p"]:
         """J alone."""
@@ -124,6 +126,8 @@ class Linearization:
 
     def outputs(self, inputs: Inputs) -> int:
         """q, the rows of a sample, from a forward pass of two."""
+        # Before a pass that would write to the running statistics of a BatchNorm.
+        refuse_training_mode(self.model)
         if batch_size(inputs) == 0:
             raise InputError("a Gaussian process needs at least one sample; got none.")
         with torch.no_grad():

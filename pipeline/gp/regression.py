@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.gp.condition import Posterior, Space, condition
+from pipeline.gp.fitted import Fitted
 from pipeline.gp.function_space import FunctionSpace
 from pipeline.gp.implicit import (
     ImplicitFunctionSpace,
@@ -31,7 +32,7 @@ PREDICTED_BYTES = 2**30
 
 
 @dataclass(frozen=True)
-class LinearizedGP:
+class LinearizedGP(Fitted):
     """The posterior on one task; make it with :meth:`of`, or with :func:`pipeline.gp.adapt`."""
 
     linearization: Linearization
@@ -46,10 +47,6 @@ class LinearizedGP:
     name: str = ""
     inputs: Inputs | None = None
     """What J is evaluated on again, where it is known by products only."""
-    _version: tuple[int, ...] = field(init=False, repr=False, default=())
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_version", self.linearization.version)
 
     @classmethod
     def of(
@@ -69,6 +66,11 @@ class LinearizedGP:
         unless ``space`` is ``"parameter"``.
         """
         Y = checked_targets(targets, batch_size(inputs))
+        if not (implicit is None or isinstance(implicit, ImplicitOptions)):
+            raise InputError(
+                f"implicit takes ImplicitOptions() or None; got {implicit!r}, a "
+                f"{type(implicit).__name__}."
+            )
         refuse_other_width(linearization, inputs, Y)
         if implicit is None:
             found = linearization(inputs)
@@ -94,6 +96,8 @@ class LinearizedGP:
             )
         if isinstance(self.posterior, ImplicitFunctionSpace | ImplicitParameterSpace):
             assert self.inputs is not None
+            if batch_size(inputs) == 0:
+                raise InputError("a Gaussian process needs at least one sample; got none.")
             everything = _joined(self.inputs, inputs)
             new = residuals_of(self.linearization.offsets(inputs), Y)
             residuals = torch.cat([self.posterior.residuals, new])
@@ -168,13 +172,6 @@ class LinearizedGP:
     def _predicted_at_once(self, inputs: Inputs) -> int:
         one = 8 * self.linearization.outputs(inputs) * self.linearization.width
         return min(self.linearization.batch, max(1, PREDICTED_BYTES // one))
-
-    def _refuse_changed_network(self) -> None:
-        if self.linearization.version != self._version:
-            raise InputError(
-                "the network's weights changed after this process was fitted. Fit it again, or "
-                "linearize a copy of the network."
-            )
 
     def _trusting(self) -> Self:
         """The same, with variances of unconverged solves allowed."""

@@ -1,6 +1,6 @@
 """Rows of J kept between calls: fitting asks for the same rows at every step."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ class RowSource(Protocol):
         ...
 
     @property
-    def version(self) -> tuple[int, ...]:
+    def version(self) -> tuple[Any, ...]:
         """Changes when the same inputs would give other rows."""
         ...
 
@@ -35,7 +35,7 @@ class RowCache:
     def __init__(self, source: RowSource) -> None:
         self.source = source
         self._kept: list[tuple[Tensor, Tensor]] = []
-        self._version: tuple[int, ...] = source.version
+        self._version: tuple[Any, ...] = source.version
         self._per_sample: int | None = None
 
     def __call__(self, inputs: Tensor) -> Float[Tensor, "n*q p"]:

@@ -1,7 +1,7 @@
 """A fitted process in one folder, to predict elsewhere without its training data.
 
     FOLDER/
-      provenance.json         outputscale, noise, mean function, output, sketch, SHA-256 of tensors
+      provenance.json         outputscale, noise, mean function, output, sketch, SHA-256 of all
       posterior.safetensors   the Gaussian over θ′, and the kept parameters
       network.safetensors     the network's weights; its architecture is the caller's
 
@@ -9,6 +9,8 @@ What is saved is the posterior of θ′: of a process in function space with one
 row, in parameter space with its p×p precision. Classifiers are saved in the same way.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,7 @@ def save_gp(gp: LinearizedGP | LinearizedClassifier, folder: str | Path) -> None
         tensors["indices"] = sketch.indices
         tensors["column_weights"] = sketch.column_weights
     files = {POSTERIOR: _apart(tensors), NETWORK: _apart(linearization.model.state_dict())}
-    provenance = {
+    provenance: dict[str, Any] = {
         "format": FORMAT,
         "converged": gp.converged,
         "output": linearization.output,
@@ -88,6 +90,7 @@ def save_gp(gp: LinearizedGP | LinearizedClassifier, folder: str | Path) -> None
         **facts,
         **_predicted(gp),
     }
+    provenance["sha256"][PROVENANCE] = _facts_sha256(provenance)
     with new_artefact(Path(folder), provenance) as partial:
         for name, content in files.items():
             save_file(content, partial / name)
@@ -133,11 +136,16 @@ def _opened(folder: Path, model: nn.Module, predicts: str) -> tuple[Any, Lineari
     facts = open_artefact(folder)
     if facts.get("format") != FORMAT:
         raise InputError(f"{folder} has format {facts.get('format')}, this version reads {FORMAT}.")
+    # Folders of earlier versions have no digest of their facts.
+    if facts["sha256"].get(PROVENANCE, _facts_sha256(facts)) != _facts_sha256(facts):
+        raise CorruptArtefactError(f"{folder / PROVENANCE} is damaged. Save the process again.")
     found = facts.get("predicts", VALUES)
     if found != predicts:
         raise InputError(f"{folder} predicts {found}: load it with {LOADERS[found]}.")
     tensors, state = (_loaded(folder / name, facts) for name in (POSTERIOR, NETWORK))
     try:
+        # Whole or not at all: the loading of torch stops half-way.
+        _refuse_other_shapes(model, state)
         model.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{folder} is of another architecture: {error}") from None
@@ -156,6 +164,17 @@ def _opened(folder: Path, model: nn.Module, predicts: str) -> tuple[Any, Lineari
     return facts, linearization, posterior_of(near, facts)
 
 
+def _refuse_other_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
+    own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    saved = {name: tuple(t.shape) for name, t in state.items()}
+    for name in [*saved, *own]:
+        if own.get(name) != saved.get(name):
+            raise RuntimeError(
+                f"{name} is {saved.get(name, 'absent')} in it and {own.get(name, 'absent')} in the "
+                "network given."
+            )
+
+
 def _loaded(path: Path, facts: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors that were saved; any others are refused."""
     try:
@@ -170,6 +189,11 @@ def _loaded(path: Path, facts: dict[str, Any]) -> dict[str, Tensor]:
 def _sha256(tensors: dict[str, Tensor]) -> str:
     # Files have an order of their own.
     return tensors_digest(dict(sorted(tensors.items())))
+
+
+def _facts_sha256(facts: dict[str, Any]) -> str:
+    own = {name: fact for name, fact in facts.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

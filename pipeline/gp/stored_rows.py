@@ -42,7 +42,7 @@ class StoredRows:
 
     def __init__(self, store: StoredFeatures, dtype: torch.dtype = torch.float64) -> None:
         self.store, self.dtype = store, dtype
-        self.version: tuple[int, ...] = ()
+        self.version: tuple[Any, ...] = ()
         self.per_sample = int(store.facts.outputs)
         self.samples = store.shape[0] // self.per_sample
 

@@ -95,6 +95,7 @@ class VariationalFit:
         return cls(q, float(last.mean()), stderr, converged)
 
 
+@torch.inference_mode(False)
 def variational_classifier(
     linearization: Linearization,
     inputs: Inputs,
@@ -111,6 +112,7 @@ def variational_classifier(
     return LinearizedClassifier(linearization, fit.posterior, fit.converged), fit
 
 
+@torch.enable_grad()
 def _maximized(
     rows: Tensor, offsets: Tensor, Y: Tensor, outputscale: float, options: VariationalOptions
 ) -> tuple[Tensor, MeanField]:

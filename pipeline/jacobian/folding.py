@@ -41,13 +41,14 @@ class Pair:
     gamma: Tensor | None
     beta: Tensor | None
     eps: float
-    _versions: tuple[int, ...] = ()
+    _versions: tuple[tuple[int, int] | None, ...] = ()
     _folded: tuple[Tensor, Tensor, Tensor] | None = field(default=None)
 
     def folded(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """sW, the new bias and s, made anew when a weight changed; None where γ is too small."""
         own = (self.weight, self.bias, self.mean, self.variance, self.gamma, self.beta)
-        versions = tuple(-1 if tensor is None else tensor._version for tensor in own)
+        # Assigning .data, as vector_to_parameters does, leaves the version as it was.
+        versions = tuple(None if t is None else (t._version, t.data_ptr()) for t in own)
         if versions != self._versions:
             self._versions, self._folded = versions, self._fold()
         return self._folded
