@@ -9,8 +9,6 @@ What is saved is the posterior of θ′: of a process in function space with one
 row, in parameter space with its p×p precision. Classifiers are saved in the same way.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from pipeline.artefact import (
     FILES,
     PROVENANCE,
     CorruptArtefactError,
+    digest,
     new_artefact,
     open_artefact,
     tensors_digest,
@@ -192,8 +191,7 @@ def _sha256(tensors: dict[str, Tensor]) -> str:
 
 
 def _facts_sha256(facts: dict[str, Any]) -> str:
-    own = {name: fact for name, fact in facts.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+    return digest({name: fact for name, fact in facts.items() if name != "sha256"})
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
