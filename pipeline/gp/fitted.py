@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipeline.gp.linearization import Linearization
+from pipeline.jacobian.tensor_version import Version
 from pipeline.types import InputError
 
 
@@ -10,7 +11,7 @@ class Fitted:
     """A process or classifier that holds as long as its network's weights stay as they are."""
 
     linearization: Linearization
-    _version: tuple[tuple[int, int], ...] | None
+    _version: tuple[Version, ...] | None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_version", self.linearization.version)

@@ -28,6 +28,7 @@ from pipeline.jacobian.extractor import FeatureExtractor
 from pipeline.jacobian.fallback import run_model
 from pipeline.jacobian.operators import JacobianOperator
 from pipeline.jacobian.outputs import Output, scalars
+from pipeline.jacobian.tensor_version import Version, tensor_version
 from pipeline.types import InputError, Inputs, batch_size, move_inputs, slice_inputs
 
 Mean = Literal["zero", "linearized", "network"]
@@ -101,11 +102,10 @@ class Linearization:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
-    def version(self) -> tuple[tuple[int, int], ...]:
+    def version(self) -> tuple[Version, ...]:
         """Changes when a weight or a buffer of the network is written to, or replaced."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
-        # Assigning .data, as vector_to_parameters does, leaves the version as it was.
-        return tuple((tensor._version, tensor.data_ptr()) for tensor in tensors)
+        return tuple(tensor_version(tensor) for tensor in tensors)
 
     def rows(self, inputs: Inputs) -> Float[Tensor, "n*q p"]:
         """J alone."""

@@ -1,10 +1,12 @@
 """Rows of J kept between calls: fitting asks for the same rows at every step."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from pipeline.jacobian.tensor_version import Version
 
 KEPT = 2
 """Sets of rows kept: the training rows, and training with test rows."""
@@ -20,7 +22,7 @@ class RowSource(Protocol):
         ...
 
     @property
-    def version(self) -> tuple[Any, ...]:
+    def version(self) -> tuple[Version, ...]:
         """Changes when the same inputs would give other rows."""
         ...
 
@@ -35,7 +37,7 @@ class RowCache:
     def __init__(self, source: RowSource) -> None:
         self.source = source
         self._kept: list[tuple[Tensor, Tensor]] = []
-        self._version: tuple[Any, ...] = source.version
+        self._version: tuple[Version, ...] = source.version
         self._per_sample: int | None = None
 
     def __call__(self, inputs: Tensor) -> Float[Tensor, "n*q p"]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.jacobian.tensor_version import Version
 from pipeline.types import InputError
 
 PANEL_COLUMNS = 8_192
@@ -42,7 +43,7 @@ class StoredRows:
 
     def __init__(self, store: StoredFeatures, dtype: torch.dtype = torch.float64) -> None:
         self.store, self.dtype = store, dtype
-        self.version: tuple[Any, ...] = ()
+        self.version: tuple[Version, ...] = ()
         self.per_sample = int(store.facts.outputs)
         self.samples = store.shape[0] // self.per_sample
 

@@ -21,6 +21,7 @@ from pipeline.jacobian.call import Call, Gradient, bind, rule
 from pipeline.jacobian.conv import CONVOLUTIONS
 from pipeline.jacobian.rules import channel_bias
 from pipeline.jacobian.selection import Selection
+from pipeline.jacobian.tensor_version import Version, tensor_version
 
 LARGEST_SHIFT = 30.0
 """|β| / |γ| beyond which (ŷ − β)/γ would lose digits; such a pair stays apart."""
@@ -41,14 +42,13 @@ class Pair:
     gamma: Tensor | None
     beta: Tensor | None
     eps: float
-    _versions: tuple[tuple[int, int] | None, ...] = ()
+    _versions: tuple[Version | None, ...] = ()
     _folded: tuple[Tensor, Tensor, Tensor] | None = field(default=None)
 
     def folded(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """sW, the new bias and s, made anew when a weight changed; None where γ is too small."""
         own = (self.weight, self.bias, self.mean, self.variance, self.gamma, self.beta)
-        # Assigning .data, as vector_to_parameters does, leaves the version as it was.
-        versions = tuple(None if t is None else (t._version, t.data_ptr()) for t in own)
+        versions = tuple(None if tensor is None else tensor_version(tensor) for tensor in own)
         if versions != self._versions:
             self._versions, self._folded = versions, self._fold()
         return self._folded

@@ -14,6 +14,7 @@ from pipeline.jacobian.fallback import Scalars
 from pipeline.jacobian.outputs import scalars
 from pipeline.jacobian.precision import Precision
 from pipeline.jacobian.probe import two_samples
+from pipeline.jacobian.tensor_version import Version, tensor_version
 from pipeline.types import InputError, Inputs, batch_size, logits_of, slice_inputs
 
 Tree = dict[str, Tensor]
@@ -54,9 +55,9 @@ class ParameterFunction:
         known = dict(self.model.named_parameters())
         return {name: known[name].detach() for name in self.shapes}
 
-    def versions(self) -> tuple[int, ...]:
-        """Numbers that change with any in-place change of a weight."""
-        return tuple(parameter._version for parameter in self.model.parameters())
+    def versions(self) -> tuple[Version, ...]:
+        """What changes when a weight is written to or replaced."""
+        return tuple(tensor_version(parameter) for parameter in self.model.parameters())
 
     def of(self, inputs: Inputs) -> Callable[[Tree], Float[Tensor, "b q"]]:
         """The outputs of one batch as a function of the chosen parameters."""

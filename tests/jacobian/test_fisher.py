@@ -1,5 +1,7 @@
 """Products with the Fisher information, against the matrix made from explicit parts."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from jacobian_helpers import relative_error
@@ -125,11 +127,20 @@ def test_the_product_of_nothing_is_nothing() -> None:
     assert float(fast.matmul(torch.zeros(fast.shape[0]).double()).norm()) == 0
 
 
-def test_a_network_that_changed_is_refused() -> None:
+def written(bias: Tensor) -> None:
+    with torch.no_grad():
+        bias.add_(1)
+
+
+def replaced(bias: Tensor) -> None:
+    bias.data = bias.data + 1
+
+
+@pytest.mark.parametrize("change", [written, replaced])
+def test_a_network_that_changed_is_refused(change: Callable[[Tensor], None]) -> None:
     model, inputs, _ = made("mlp", 2)
     fast = FiniteDifferenceFisher(model, inputs, Gaussian())
-    with torch.no_grad():
-        model[0].bias.add_(1)
+    change(model[0].bias)
     with pytest.raises(InputError, match="changed after"):
         fast.matmul(torch.ones(fast.shape[0]).double())
 
