@@ -10,12 +10,15 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
+from pipeline.distributed.worker import summary
 from pipeline.log import BlockDone, Listener
 from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 Finish = Callable[[], BlockDone]
 """What is left of a block when the next one may begin; runs in another thread."""
@@ -148,3 +151,18 @@ class Attempts:
         logger.warning("block %d failed (attempt %d of %d): %s", block, attempt, self._most, cause)
         if self._on_retry is not None:
             self._on_retry(BlockRetry(block, attempt, cause))
+
+
+def tried(action: Callable[[], Result], block: int, attempts: Attempts) -> Result | None:
+    """What the action gives; None after a failure that is to be repeated.
+
+    Raises :class:`BlockFailedError` after the last attempt allowed, and a user's mistake at once.
+    """
+    try:
+        return action()
+    except InputError:
+        raise
+    except Exception as error:
+        logger.debug("block %d", block, exc_info=True)
+        attempts.failed(block, summary(error))
+        return None

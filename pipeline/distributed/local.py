@@ -3,11 +3,11 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from pipeline.distributed.executor import (
     Attempts,
@@ -17,14 +17,12 @@ from pipeline.distributed.executor import (
     MakeWorker,
     Outcome,
     RetryListener,
+    tried,
 )
-from pipeline.distributed.worker import computing_threads, kept_memory, log_file, summary
+from pipeline.distributed.worker import computing_threads, kept_memory, log_file
 from pipeline.log import BlockDone, Listener
-from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 
 class LocalExecutor:
@@ -97,7 +95,7 @@ def _events(
                 block = waiting.popleft()
                 if waiting and isinstance(block_function, Expecting):
                     block_function.expect(waiting[0])
-                done = _tried(partial(block_function, block), block, attempts)
+                done = tried(partial(block_function, block), block, attempts)
                 if done is None:
                     waiting.appendleft(block)
                 elif isinstance(done, BlockDone):
@@ -106,20 +104,8 @@ def _events(
                     finishing = block, beside.submit(done).result
             if before is not None:
                 block, finished = before
-                event = _tried(finished, block, attempts)
+                event = tried(finished, block, attempts)
                 if event is None:
                     waiting.appendleft(block)
                 else:
                     yield event
-
-
-def _tried(action: Callable[[], Result], block: int, attempts: Attempts) -> Result | None:
-    """What the action gives; None after a failure that is to be repeated."""
-    try:
-        return action()
-    except InputError:
-        raise
-    except Exception as error:
-        logger.debug("block %d", block, exc_info=True)
-        attempts.failed(block, summary(error))
-        return None

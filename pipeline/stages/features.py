@@ -15,8 +15,8 @@ from pipeline.data.batches import input_bytes, largest_batch, preprocess_provena
 from pipeline.data.split import Split
 from pipeline.distributed.choose import make_executor
 from pipeline.distributed.decoders import Decoders
-from pipeline.distributed.executor import Attempts, BlockFailedError, DecodingExecutor
-from pipeline.distributed.worker import computing_threads, summary
+from pipeline.distributed.executor import Attempts, BlockFailedError, DecodingExecutor, tried
+from pipeline.distributed.worker import computing_threads
 from pipeline.jacobian import FeatureExtractor, Features
 from pipeline.planner import Plan
 from pipeline.stages.featurize import extract_batches, make_extractor
@@ -29,7 +29,6 @@ from pipeline.store.facts import FORMAT_VERSION
 from pipeline.store.features import STORE, StoreExistsError
 from pipeline.store.lease import take_lease
 from pipeline.store.place import Location, absolute, child, place_at
-from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -178,16 +177,11 @@ def _retried(
     attempts = Attempts(job.config.executor.max_retries_per_block, watch.on_retry)
     while True:
         try:
-            return look()
-        except InputError:
-            raise
-        except Exception as error:
-            logger.debug("the first rows of %s", split_job.split.name, exc_info=True)
-            cause = summary(error)
-        try:
-            attempts.failed(0, cause)
+            found = tried(look, 0, attempts)
         except BlockFailedError as failed:
             raise watch.failed(failed) from None
+        if found is not None:
+            return found
 
 
 def _width(features: Features) -> int:
