@@ -27,6 +27,7 @@ from pipeline.baselines.augment import (
     epoch_order,
     sample_keys,
 )
+from pipeline.baselines.memory_format import Feed, place
 from pipeline.types import InputError, run_model
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def train(
     """
     if len(training.labels) == 0 or len(validation.labels) == 0:
         raise InputError("training needs at least one training and one validation image.")
-    module.to(device)
+    feed = place(module, validation.load(np.arange(len(validation.labels))[:2]), device)
     optimizer = torch.optim.SGD(
         module.parameters(),
         lr=recipe.learning_rate,
@@ -120,7 +121,7 @@ def train(
         logger.info("training resumes after epoch %d from %s", progress.epoch, checkpoint)
     while progress.epoch < last and progress.diverged is None:
         draws = epoch_draws(keys, recipe.seed, progress.epoch)
-        loss = _train_epoch(module, optimizer, training, draws, size, recipe, progress, device)
+        loss = _train_epoch(module, optimizer, training, draws, size, recipe, progress, feed)
         if progress.diverged is None:
             _validate(module, validation, loss, progress, device, keep=stop_after is not None)
         if checkpoint is not None:
@@ -134,13 +135,13 @@ def predict(
     module: nn.Module, images: Images, *, batch_size: int = 256, device: str = "cpu"
 ) -> Float[ndarray, "n k"]:
     """The network's outputs on all images, float64, in evaluation mode."""
-    module.to(device).eval()
     rows = np.arange(len(images.labels))
+    feed = place(module, images.load(rows[:2]), device)
     outputs = []
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             batch = torch.stack(list(images.load(rows[start : start + batch_size])))
-            outputs.append(run_model(module, batch.to(device)).double().cpu())
+            outputs.append(run_model(module, feed(batch)).double().cpu())
     return torch.cat(outputs).numpy()
 
 
@@ -157,12 +158,13 @@ def _train_epoch(
     size: tuple[int, int],
     recipe: Recipe,
     progress: Progress,
-    device: str,
+    feed: Feed,
 ) -> float:
     """Mean loss of one epoch; a loss that is not finite marks the run as diverged."""
     batches = _batches(epoch_order(draws), recipe.batch_size)
     steps = recipe.epochs * len(batches)
     total = 0.0
+    device = next(module.parameters()).device
     _training_mode(module, recipe.freeze_batch_norm)
     with torch.random.fork_rng(devices=_gpus(device)):
         # Dropout has no generator of its own; this seed makes it a function of (seed, epoch).
@@ -174,9 +176,7 @@ def _train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = cosine(recipe.learning_rate, step, steps)
             with _autocast(recipe.precision, device):
-                loss = functional.cross_entropy(
-                    run_model(module, images.to(device)).float(), labels
-                )
+                loss = functional.cross_entropy(run_model(module, feed(images)).float(), labels)
             value = loss.item()
             if not math.isfinite(value):
                 progress.diverged = f"the loss became {value} in epoch {progress.epoch + 1}"
@@ -231,13 +231,12 @@ def image_size(images: Images) -> tuple[int, int]:
     return int(first.shape[-2]), int(first.shape[-1])
 
 
-def _autocast(precision: str, device: str) -> torch.autocast:
-    kind = torch.device(device).type
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+def _autocast(precision: str, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def _gpus(device: str) -> list[torch.device]:
-    return [torch.device(device)] if torch.device(device).type == "cuda" else []
+def _gpus(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
 
 
 def _save(
