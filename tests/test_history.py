@@ -3,33 +3,12 @@
 from pathlib import Path
 
 import pytest
+from histories import entry
 
 from pipeline.artefact import CorruptArtefactError
-from pipeline.history import Entry, append_entry, read_history
+from pipeline.history import append_entry, read_history
 
 DAMAGED = [b'{"model": "a", "ben', b"[1, 2]", b"{}", b"\xff\xfe", b"null"]
-
-
-def entry(model: str, source: str = "a.pth") -> Entry:
-    return Entry(
-        model=model,
-        benchmark="digits",
-        sketch="uniform",
-        revision="0123456789ab",
-        source=source,
-        key=f"key of {model}",
-        date="2026-11-21T00:00:00Z",
-        run="runs/a",
-        metric="accuracy",
-        id=0.5,
-        id_stderr=0.1,
-        ood=None,
-        ood_stderr=None,
-        scores={"entk": {"id_test": 0.5}},
-        seconds=1.0,
-        bytes=100,
-        stores={"train": "cache/features-a"},
-    )
 
 
 def written(path: Path, *models: str) -> list[bytes]:

@@ -1,33 +1,16 @@
 """The comparison page of a schedule."""
 
+from histories import entry
+
 from pipeline.artefact import write_json
-from pipeline.history import Entry, Task, append_entry
+from pipeline.history import Task, append_entry
 from pipeline.report.leaderboard import write_leaderboard
 
 LARGE = 44_200_000_000
 
 
 def test_sizes_are_in_megabytes_so_that_the_history_fits_a_desktop(tmp_path):
-    entry = Entry(
-        model="a",
-        benchmark="digits",
-        sketch="uniform",
-        revision="0123456789ab",
-        source="a.pth",
-        key="key",
-        date="2026-11-21T00:00:00Z",
-        run="runs/a",
-        metric="accuracy",
-        id=0.5,
-        id_stderr=0.1,
-        ood=0.4,
-        ood_stderr=0.1,
-        scores={},
-        seconds=1.0,
-        bytes=LARGE,
-        stores={},
-    )
-    append_entry(tmp_path / "history.jsonl", entry)
+    append_entry(tmp_path / "history.jsonl", entry(bytes=LARGE))
     page = write_leaderboard(
         tmp_path, tmp_path / "history.jsonl", title="weekly", tasks=[]
     ).read_text()
