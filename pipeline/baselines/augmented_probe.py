@@ -9,13 +9,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from pydantic import Field, PositiveInt
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.baselines.augment import Augmentation, augmented, epoch_draws, sample_keys
 from pipeline.baselines.linear_probe import LogisticOptions
+from pipeline.baselines.memory_format import place
 from pipeline.baselines.training import Images
 from pipeline.config import Seed
 from pipeline.types import run_model
@@ -29,7 +30,7 @@ class AugmentedProbeOptions(LogisticOptions):
     """Views of every training image; each adds n rows to the regression."""
     augmentation: Augmentation | Literal["usual"] = "usual"
     """``usual``: padded crops and flips up to 64 pixels, random resized crops and flips beyond."""
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     """Images a forward pass."""
     seed: Seed = 0
     """Of the crops and flips."""
@@ -44,26 +45,28 @@ def augmented_activations(
     size: tuple[int, int],
     seed: int,
     number: int,
-    batch_size: int = 256,
+    batch_size: int = 64,
     device: str = "cpu",
 ) -> Float[ndarray, "n h"]:
     """float32 inputs of the layer ``head`` for one view of every image, in evaluation mode.
 
     The views of pass ``number`` are a function of (seed, number, sample id), whatever the batches.
     """
-    module.to(device).eval()
     draws = epoch_draws(sample_keys(images.ids), seed, number)
-    caught: list[torch.Tensor] = []
+    rows = np.arange(len(images.ids))
+
+    def views(some: Int[ndarray, " b"]) -> Float[Tensor, "b c height width"]:
+        return augmented(images.load(some), draws[some], augmentation, size)
+
+    feed = place(module, list(views(rows[:2])), device)
+    caught: list[Tensor] = []
     hook = module.get_submodule(head).register_forward_pre_hook(
         lambda _, inputs: caught.append(inputs[0].float().cpu())
     )
-    rows = np.arange(len(images.ids))
     try:
         with torch.inference_mode():
             for start in range(0, len(rows), batch_size):
-                some = rows[start : start + batch_size]
-                views = augmented(images.load(some), draws[some], augmentation, size)
-                run_model(module, views.to(device))
+                run_model(module, feed(views(rows[start : start + batch_size])))
     finally:
         hook.remove()
     return torch.cat(caught).numpy()

@@ -132,7 +132,7 @@ def train(
 
 
 def predict(
-    module: nn.Module, images: Images, *, batch_size: int = 256, device: str = "cpu"
+    module: nn.Module, images: Images, *, batch_size: int = 64, device: str = "cpu"
 ) -> Float[ndarray, "n k"]:
     """The network's outputs on all images, float64, in evaluation mode."""
     rows = np.arange(len(images.labels))
