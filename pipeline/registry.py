@@ -216,6 +216,19 @@ class GPOptions(Options):
     """Of the draws."""
 
 
+class OutsideSpanOptions(Options):
+    """Accuracy by how far a test row's features lie outside the span of the training rows'."""
+
+    tolerance: float = Field(default=1e-6, ge=0, lt=1)
+    """Eigenvalues of K up to this share of the largest count as zero: float32's rounding of K."""
+    groups: int = Field(default=5, ge=1)
+    """Groups of test rows, equal in size, from the least outside to the most."""
+
+
+DECOMPOSING = ("gp", "outside_span")
+"""Keys that decompose K into all its eigenvectors, for which it lies in memory."""
+
+
 class StoreOptions(Options):
     """Where features are kept."""
 
@@ -295,6 +308,8 @@ class RunConfig(Options):
     """Further kernel machines by name: another sketch, an ensemble over heads, fewer rows."""
     gp: GPOptions | None = None
     """A Gaussian process on the same kernel as one more row; null for none, {} for the defaults."""
+    outside_span: OutsideSpanOptions | None = None
+    """Accuracy by the share of a test row outside the training span; {} for the defaults."""
     selection: Literal["val", "id_test"] = "val"
     """Split on which ridge and stopping time are chosen; id_test is the papers' protocol."""
     refit: bool = False
@@ -316,8 +331,9 @@ class RunConfig(Options):
         taken = {"entk", "entk_early_stopping", "entk_gp", *PROBES, *TRAINED} & set(self.variants)
         if taken:
             raise ValueError(f"variants need names of their own, not {', '.join(sorted(taken))}")
-        if self.gp is not None and self.refit:
-            raise ValueError("gp and refit exclude each other: its rows are those it is fitted on")
+        for key in DECOMPOSING:
+            if getattr(self, key) is not None and self.refit:
+                raise ValueError(f"{key} and refit exclude each other: its rows are the training's")
         head = self.model.head
         output = self.features.output
         if head.kind == "random" and isinstance(output, int) and not 0 <= output < head.outputs:

@@ -13,6 +13,7 @@ runs/NAME/
   kernel/  fit/METHOD/  curves/METHOD/  predictions/METHOD/  baselines/METHOD/
   columns/          scores over the number of kept parameters
   spectrum/         K's eigenvalues, and the effective dimension over the ridges
+  outside_span/     how far test rows lie outside the span of the training features
   comparisons/      intervals, paired differences, agreement, reliability, effective robustness
   mistakes/         the most confident mistakes, and the training samples behind them
   metrics.json      the results; no timing in it
@@ -164,6 +165,11 @@ class RunFolder:
     def spectrum(self) -> Path:
         """K's eigenvalues, and the effective dimension over the ridges."""
         return self.path / "spectrum"
+
+    @property
+    def outside_span(self) -> Path:
+        """The share of every evaluated row outside the span of the training features."""
+        return self.path / "outside_span"
 
     @property
     def comparisons(self) -> Path:

@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from pipeline import metrics
 from pipeline.evaluation.predictions import Predictions, read_predictions, split_files
+from pipeline.evaluation.share_outside import OutsideSpan, by_share_outside
 from pipeline.metrics.agreement import agreement, error_consistency
 from pipeline.metrics.bootstrap import LEVEL, RESAMPLES, mean_intervals
 from pipeline.metrics.groups import group_scores
@@ -25,12 +26,16 @@ Points = list[tuple[float, float]]
 
 
 def compare_methods(
-    predictions: Path, scored: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any]]
+    predictions: Path,
+    scored: Mapping[str, Any],
+    curves: Mapping[str, Mapping[str, Any]],
+    outside_span: OutsideSpan | None = None,
 ) -> dict[str, Any]:
     """The content of ``comparisons.json``.
 
     ``scored`` is the content of ``metrics.json``; ``curves`` holds, by method, the accuracy of
-    every split over the ridge, from which the probit line has most of its points.
+    every split over the ridge, from which the probit line has most of its points;
+    ``outside_span``, where it was measured, is how far the rows of the test splits lie outside.
     """
     done = {name: facts for name, facts in scored["methods"].items() if facts["splits"]}
     found: dict[str, dict[str, Predictions]] = {}
@@ -38,19 +43,30 @@ def compare_methods(
         for path in split_files(predictions / method):
             found.setdefault(path.stem, {})[method] = read_predictions(path)
     temperatures = {name: facts.get("temperature") for name, facts in done.items()}
-    return {
+    losses = {
+        split: {name: _sample_values(one, temperatures[name]) for name, one in by_method.items()}
+        for split, by_method in found.items()
+    }
+    facts: dict[str, Any] = {
         "level": LEVEL,
         "resamples": RESAMPLES,
-        "splits": {split: _on_split(by_method, temperatures) for split, by_method in found.items()},
+        "splits": {
+            split: _on_split(by_method, losses[split], temperatures)
+            for split, by_method in found.items()
+        },
         "effective_robustness": _robustness(done, curves),
     }
+    if outside_span is not None:
+        facts["outside_span"] = by_share_outside(outside_span, losses)
+    return facts
 
 
 def _on_split(
-    by_method: Mapping[str, Predictions], temperatures: Mapping[str, float | None]
+    by_method: Mapping[str, Predictions],
+    losses: Mapping[str, Mapping[str, ndarray]],
+    temperatures: Mapping[str, float | None],
 ) -> dict[str, Any]:
     names = list(by_method)
-    losses = {name: _sample_values(found, temperatures[name]) for name, found in by_method.items()}
     metric = next(iter(losses[names[0]]))
     result: dict[str, Any] = {"methods": {name: {} for name in names}}
     result |= _intervals(losses, metric)

@@ -14,6 +14,7 @@ from pipeline.report.kernel_figures import plane_figure, spectrum_figure
 from pipeline.report.pair_figures import agreement_figure, differences_figure
 from pipeline.report.record import Run
 from pipeline.report.shift_figures import shift_figure
+from pipeline.report.span_figures import span_figure
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def _shift(run: Run) -> list[Drawn | None]:
         *(shift_figure(run, split) for split in shifts),
         differences_figure(run),
         agreement_figure(run),
+        span_figure(run),
     ]
 
 

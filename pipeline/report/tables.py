@@ -44,6 +44,8 @@ def table_files(run: Run) -> dict[str, str]:
             files[f"{name}.tex"] = latex(table)
     if run.comparisons:
         files["differences.csv"] = differences_csv(run)
+    if run.comparisons.get("outside_span"):
+        files["outside_span.csv"] = outside_span_csv(run)
     if run.timing:
         files["stages.csv"] = stages_csv(run.timing)
     return files
@@ -74,6 +76,17 @@ def differences_csv(run: Run) -> str:
         for pair in facts["differences"]
     ]
     return _csv([["split", "of", "minus", "metric", "difference", "low", "high"], *lines])
+
+
+def outside_span_csv(run: Run) -> str:
+    """One line a split, group and method: rows, their mean share outside, mean and error."""
+    lines = [
+        [split, facts["n"][i], facts["share"][i], method, scores["mean"][i], scores["stderr"][i]]
+        for split, facts in run.comparisons["outside_span"]["splits"].items()
+        for method, scores in facts["methods"].items()
+        for i in range(len(facts["n"]))
+    ]
+    return _csv([["split", "n", "share_outside", "method", run.metric, "stderr"], *lines])
 
 
 def stages_csv(timing: Mapping[str, Mapping[str, Any]]) -> str:

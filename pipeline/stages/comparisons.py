@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.artefact import PROVENANCE, digest, read_json, write_json
 from pipeline.evaluation.comparisons import compare_methods
 from pipeline.stages.job import Job, stage_provenance
+from pipeline.stages.outside_span import outside_span, span_provenance
 from pipeline.stages.stage import run_stage
 
 
@@ -17,10 +18,13 @@ def compare(job: Job, scored: Mapping[str, Any]) -> None:
         "comparisons",
         predictions={name: _digest(job.folder.predictions(name)) for name in methods},
         curves={name: _digest(job.folder.curves(name)) for name in methods},
+        **span_provenance(job),
     )
 
     def make(folder: Path) -> Mapping[str, Any]:
-        found = compare_methods(job.folder.path / "predictions", scored, _curves(job, methods))
+        found = compare_methods(
+            job.folder.path / "predictions", scored, _curves(job, methods), outside_span(job)
+        )
         write_json(folder / "comparisons.json", found)
         return {"methods": len(methods)}
 

@@ -18,16 +18,12 @@ from pipeline.gp.class_probabilities import class_probabilities
 from pipeline.gp.dirichlet_kernel import DirichletFit, DirichletKernel
 from pipeline.gp.kernel_regression import KernelRegression
 from pipeline.metrics import nll
-from pipeline.planner import Plan
-from pipeline.planner.solving import EIGH_MATRICES, FLOAT64
-from pipeline.planner.units import bytes_text
 from pipeline.registry import GPOptions
 from pipeline.stages.fit import targets_of
 from pipeline.stages.job import Job, stage_provenance
-from pipeline.stages.kernel_files import KernelBlocks
+from pipeline.stages.kernel_files import KernelBlocks, as_tensor
 from pipeline.stages.predictions import forget_fit_without_predictions, write_method_predictions
 from pipeline.stages.stage import run_stage
-from pipeline.types import InputError
 
 GAUSSIAN = "entk_gp"
 
@@ -36,18 +32,6 @@ BATCH = 256
 
 Scored = dict[str, tuple[np.ndarray, np.ndarray | None]]
 """Scores of every split, and variances where the targets are real."""
-
-
-def refuse_large_gp(job: Job, plan: Plan) -> None:
-    """Before any work: the eigendecomposition of K must fit into memory."""
-    needed = EIGH_MATRICES * len(job.split("train")) ** 2 * FLOAT64
-    if job.config.gp is not None and needed > plan.algebra_bytes:
-        raise InputError(
-            f"a Gaussian process decomposes K, which takes {bytes_text(needed)}; "
-            f"{bytes_text(plan.algebra_bytes)} are left for the algebra. Raise limits.memory, "
-            "lower benchmark.limit.train, or leave gp out.",
-            "gp",
-        )
 
 
 def fit_gp(job: Job) -> None:
@@ -81,7 +65,7 @@ def _classified(
 ) -> tuple[dict[str, Any], Scored]:
     """The concentration of the least NLL on the selection split, and its probabilities."""
     labels = torch.from_numpy(job.split("train").labels)
-    kernel = DirichletKernel.of(_tensor(blocks.train()), labels, len(job.benchmark.classes))
+    kernel = DirichletKernel.of(as_tensor(blocks.train()), labels, len(job.benchmark.classes))
     selection = job.config.selection
     tried = []
     for concentration in options.concentrations:
@@ -137,7 +121,7 @@ def _log_probabilities(
 
 def _regressed(job: Job, blocks: KernelBlocks, options: GPOptions) -> tuple[dict[str, Any], Scored]:
     targets = targets_of(job, "train")
-    found = KernelRegression.of(_tensor(blocks.train()), targets.matrix)
+    found = KernelRegression.of(as_tensor(blocks.train()), targets.matrix)
     fit = found.hyperparameters
     scored: Scored = {}
     for name in job.evaluated:
@@ -149,9 +133,4 @@ def _regressed(job: Job, blocks: KernelBlocks, options: GPOptions) -> tuple[dict
 
 
 def _against_train(blocks: KernelBlocks, split: str) -> tuple[Tensor, Tensor]:
-    return _tensor(blocks.cross(split)), _tensor(blocks.diagonal(split))
-
-
-def _tensor(block: np.ndarray) -> Tensor:
-    # Memory-mapped read-only blocks are copied: tensors want to be writable.
-    return torch.from_numpy(np.array(block))
+    return as_tensor(blocks.cross(split)), as_tensor(blocks.diagonal(split))

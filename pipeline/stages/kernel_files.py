@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipeline.artefact import open_artefact
 from pipeline.types import InputError
@@ -71,6 +72,11 @@ class KernelBlocks:
     def _block(self, name: str) -> np.ndarray:
         block: np.ndarray = np.load(self.path / f"{name}.npy", mmap_mode="r")
         return block
+
+
+def as_tensor(block: np.ndarray) -> torch.Tensor:
+    """A block in memory; memory-mapped ones are read-only, and tensors want to be writable."""
+    return torch.from_numpy(np.array(block))
 
 
 def shard_folder(kernel: Path, rank: int) -> Path:

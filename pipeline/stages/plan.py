@@ -11,7 +11,7 @@ from pipeline.planner.describe import ROAD_COLUMNS, plan_rows, road_rows
 from pipeline.planner.machine import cluster_machine
 from pipeline.planner.roads import STRATEGIES, Strategy
 from pipeline.planner.scale import SCALE_COLUMNS, scale_points, scale_rows
-from pipeline.registry import RunConfig
+from pipeline.registry import DECOMPOSING, RunConfig
 from pipeline.stages.features import provenance, store_path
 from pipeline.stages.job import Instrument, Job
 from pipeline.stages.preflight import checked_costs
@@ -35,7 +35,8 @@ def make_plan(job: Job, instrument: Instrument, machine: Machine | None = None) 
 
 def open_roads(config: RunConfig) -> tuple[Strategy, ...]:
     """The roads on which a config's kernel can be made and its solver can run."""
-    if config.solver.kind in ("eigh", "cholesky") or config.gp is not None:
+    decomposed = any(getattr(config, key) is not None for key in DECOMPOSING)
+    if config.solver.kind in ("eigh", "cholesky") or decomposed:
         return ("memory",)
     changed = config.kernel.center or config.kernel.normalize
     if changed or config.kernel.sizes:

@@ -15,13 +15,15 @@ from pipeline.stages.baselines import run_baselines
 from pipeline.stages.columns import draw_columns
 from pipeline.stages.comparisons import compare
 from pipeline.stages.curves import draw_curves
+from pipeline.stages.decomposition import refuse_large_decomposition
 from pipeline.stages.features import featurize
 from pipeline.stages.fit import CONVERGED, STOPPED, fit_entk
-from pipeline.stages.gaussian_process import GAUSSIAN, fit_gp, refuse_large_gp
+from pipeline.stages.gaussian_process import GAUSSIAN, fit_gp
 from pipeline.stages.job import Job, Progress, make_instrument, make_job
 from pipeline.stages.kernel import build_kernel
 from pipeline.stages.manifests import write_manifests
 from pipeline.stages.mistakes import list_mistakes
+from pipeline.stages.outside_span import measure_outside_span
 from pipeline.stages.plan import make_plan
 from pipeline.stages.predict import predict_entk
 from pipeline.stages.pretrain import pretrain
@@ -47,7 +49,7 @@ def run_job(config: RunConfig, folder: RunFolder, progress: Progress) -> dict[st
         # the folder as it was.
         plan = make_plan(job, make_instrument(config))
         refuse_impossible_variants(job, plan)
-        refuse_large_gp(job, plan)
+        refuse_large_decomposition(job, plan)
         folder.write_config(config.model_dump(mode="json"))
         folder.record_event("run_started", name=config.name)
         with folder.failure_recorded():
@@ -71,6 +73,7 @@ def do_stages(job: Job, plan: Plan) -> dict[str, Any]:
             fit_entk(job, road)
             predict_entk(job, road)
             fit_gp(job)
+            measure_outside_span(job)
             draw_curves(job, road)
             draw_columns(job, road)
             draw_spectrum(job, road)

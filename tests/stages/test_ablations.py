@@ -13,7 +13,12 @@ def test_an_ablation_says_its_command_and_every_row_of_it_is_a_valid_config(path
     config = load_config(path)
     assert config.name == f"ablation_{path.stem}"
     assert f"entk run configs/ablations/{path.name}" in path.read_text()
-    assert config.variants or config.kernel.sizes or config.solver.kind == "lanczos"
+    assert (
+        config.variants
+        or config.kernel.sizes
+        or config.outside_span
+        or config.solver.kind == "lanczos"
+    )
     for name, options in config.variants.items():
         changed = variant_config(config, options.set, name)
         assert changed.benchmark == config.benchmark
