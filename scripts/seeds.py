@@ -84,6 +84,9 @@ def table(config: Path, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
     columns = folders[0] / "columns" / "columns.json"
     if columns.is_file():
         found |= json.loads(columns.read_text())
+    comparisons = json.loads((folders[0] / "comparisons" / "comparisons.json").read_text())
+    if "outside_span" in comparisons:
+        found["outside_span"] = comparisons["outside_span"]
     return found | {"plane": plane(folders[0])}
 
 

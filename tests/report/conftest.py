@@ -146,6 +146,19 @@ def comparisons() -> dict[str, Any]:
     }
 
 
+def outside_span() -> dict[str, Any]:
+    """Accuracy in five groups of test rows; the last has a single row of ID test."""
+    splits = {}
+    for split, top in (("id_test", 0.7), ("ood_test", 0.5)):
+        means = np.linspace(top, 0.3, 5)
+        scores = {"mean": means.tolist(), "stderr": [0.02] * 4 + [None]}
+        shares = np.linspace(0.15, 0.6, 5).tolist()
+        methods = dict.fromkeys(ACCURACY, scores)
+        splits[split] = {"n": [600] * 5, "share": shares, "methods": methods}
+    facts = {"groups": 5, "rank": 5000, "n": 5000, "tolerance": 1e-6}
+    return facts | {"edges": np.linspace(0.1, 0.7, 6).tolist(), "splits": splits}
+
+
 def spectrum() -> dict[str, Any]:
     ridges = np.geomspace(1e-6, 10, 12)
     return {
@@ -205,7 +218,8 @@ def write_run(
 ) -> Path:
     """A finished run; without ``curves`` it has few figures, which is quicker to draw."""
     folder.mkdir(parents=True)
-    write_json(folder / "comparisons" / "comparisons.json", comparisons())
+    told = comparisons() | ({"outside_span": outside_span()} if curves else {})
+    write_json(folder / "comparisons" / "comparisons.json", told)
     (folder / "spectrum").mkdir()
     if curves:
         write_json(folder / "spectrum" / "spectrum.json", spectrum())

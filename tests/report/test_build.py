@@ -12,9 +12,9 @@ from pipeline.report.pair_figures import differences_figure
 from pipeline.report.record import read_run
 from pipeline.types import InputError
 
-FIGURES = 11
-"""Shift, differences, agreement, 2 over iterations, 2 over ridge, plane, spectrum, reliability,
-calibration."""
+FIGURES = 12
+"""Shift, differences, agreement, outside the span, 2 over iterations, 2 over ridge, plane,
+spectrum, reliability, calibration."""
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
