@@ -1,8 +1,8 @@
 """How much of a sample's feature vector lies outside the span of the training rows'.
 
 The representer theorem lets a kernel machine see only what the training features span: of a test
-row x the share r(x) = 1 − k_xᵀ K⁺ k_x / k(x, x) of the squared norm is lost to it. The poster's
-abstract asks whether that is why accuracy falls under a shift.
+row x the share r(x) = 1 − k_xᵀ K⁺ k_x / k(x, x) of the squared norm is lost to it. How the eNTK
+does on data outside the span is named as future work on the poster.
 """
 
 from dataclasses import dataclass
