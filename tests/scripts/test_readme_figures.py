@@ -61,7 +61,11 @@ METHODS = {
 
 TABLES = {
     "entk": ("table_cifar100_resnet20.json", "table_tiny_imagenet_squeezenet.json"),
-    "What was found": ("table_cifar100_resnet56.json",),
+    "What was found": (
+        "table_cifar100_resnet56.json",
+        "table_cifar100_resnet20_20000.json",
+        "table_cifar100_resnet56_20000.json",
+    ),
 }
 """By the section's heading: two columns for each file, from left to right."""
 
