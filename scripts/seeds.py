@@ -84,8 +84,8 @@ def table(config: Path, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
     columns = folders[0] / "columns" / "columns.json"
     if columns.is_file():
         found |= json.loads(columns.read_text())
-    comparisons = json.loads((folders[0] / "comparisons" / "comparisons.json").read_text())
-    if "outside_span" in comparisons:
+    if (folders[0] / "outside_span").is_dir():
+        comparisons = json.loads((folders[0] / "comparisons" / "comparisons.json").read_text())
         found["outside_span"] = comparisons["outside_span"]
     return found | {"plane": plane(folders[0])}
 
