@@ -5,7 +5,7 @@ that rows in distribution and under a shift are compared at equal shares.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,17 @@ def by_share_outside(
     group that has no row of a split is left out there; equal shares make fewer groups.
     """
     edges = _edges(np.concatenate(list(outside.shares.values())), outside.groups)
-    facts = {key: value for key, value in asdict(outside).items() if key != "shares"}
-    facts["edges"] = edges.tolist()
-    facts["splits"] = {
-        split: _on_split(share, _group_of(share, edges), values[split])
-        for split, share in outside.shares.items()
+    return {
+        "groups": outside.groups,
+        "rank": outside.rank,
+        "n": outside.n,
+        "tolerance": outside.tolerance,
+        "edges": edges.tolist(),
+        "splits": {
+            split: _on_split(share, _group_of(share, edges), values[split])
+            for split, share in outside.shares.items()
+        },
     }
-    return facts
 
 
 def _edges(shares: Float[ndarray, " n"], groups: int) -> Float[ndarray, " e"]:
