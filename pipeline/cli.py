@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline import __version__
 from pipeline.log import configure_logging
 from pipeline.schedule.command import gc, refeaturize
 from pipeline.studies.command import analyse
@@ -30,10 +31,6 @@ app = typer.Typer(
     Stop it whenever you like: the same command continues where it stopped.
     """,
 )
-app.add_typer(analyse, name="analyse")
-app.add_typer(features, name="features")
-app.command()(refeaturize)
-app.command()(gc)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED = 130
 
@@ -76,6 +73,21 @@ Scale = Annotated[
     bool, typer.Option("--scale", help="Also 50 k to 1.3 M rows on 1, 8 and 64 devices.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.print(f"entk {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print and exit.")
+    ] = False,
+) -> None:
+    """Options of entk itself; its help text is the app's."""
 
 
 @app.command()
@@ -171,6 +183,13 @@ def track(runs: Runs, uri: Server = None, experiment: Experiment = "entk") -> No
     for folder in runs:
         logged = track_run(folder, uri=uri, experiment=experiment)
         console.print(f"{folder}: MLflow run {logged}")
+
+
+# Registered last: help lists commands in this order, and the job comes first.
+app.command()(refeaturize)
+app.command()(gc)
+app.add_typer(analyse, name="analyse")
+app.add_typer(features, name="features")
 
 
 def main() -> None:

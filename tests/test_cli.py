@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+import pipeline
+
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "configs/quickstart.yaml"
 LOCAL = ["executor={kind: local, workers: 1, threads: 1}", "pretrain.epochs=1", "sketch.size=500"]
@@ -59,8 +61,12 @@ def test_a_missing_config_is_named(entk):
 def test_help_teaches_the_verbs(entk):
     code, printed = entk("--help")
     assert code == 0
-    for verb in ("run", "plan", "status", "report"):
-        assert verb in printed
+    verbs = ["run", "plan", "status", "report", "track", "refeaturize", "gc", "analyse", "features"]
+    assert sorted(verbs, key=lambda verb: printed.index(f"│ {verb} ")) == verbs
+
+
+def test_the_version_is_that_of_the_package(entk):
+    assert entk("--version") == (0, f"entk {pipeline.__version__} ")
 
 
 def arrays(path: Path, **changes) -> Path:
