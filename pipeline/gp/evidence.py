@@ -83,9 +83,7 @@ class Evidence:
         """From products with K: an estimate, whose spread :meth:`logdet` reports."""
         spectrum = estimate_spectrum(operator, steps=steps, seed=seed)
         krylov = KrylovBasis(operator, residuals)
-        while krylov.products_size == 0 or not (krylov.exhausted or steps <= 0):
-            krylov.grow()
-            steps -= 1
+        krylov.grow_to(steps)
         system = ritz_system(krylov)
         weights = system.coordinates.square().sum(dim=1)
         return cls(

@@ -39,8 +39,8 @@ def gcv_from_norm(
     spectrum: Spectrum, ridge: float, weights_norm2: float, n: int, k: int
 ) -> float | None:
     """GCV from ‖α‖²_F."""
-    free = 1 - spectrum.effective_dimension(ridge)[0] / n
-    if ridge == 0 or free < MIN_FREE_SHARE:
+    free = spectrum.free_share(ridge) if ridge > 0 else 0.0
+    if free < MIN_FREE_SHARE:
         return None
     return ridge**2 * weights_norm2 / (n * k) / free**2
 

@@ -47,6 +47,8 @@ class KrylovBasis:
         """R with start = V₁R."""
         self.products_size = 0
         """Columns of V whose product with K is known: T is complete up to here."""
+        self.steps = 0
+        """Products with K so far."""
 
     @property
     def vectors(self) -> Float[Tensor, "n s"]:
@@ -64,10 +66,16 @@ class KrylovBasis:
         """The columns of V that K has not been applied to yet."""
         return self._pending
 
+    def grow_to(self, steps: int) -> None:
+        """Products with K until there are ``steps``, or the span is K's own; one at least."""
+        while not self.exhausted and self.steps < max(steps, 1):
+            self.grow()
+
     def grow(self) -> None:
         """One product with K: T grows by the pending block, and the next block is made."""
         if self.exhausted:
             return
+        self.steps += 1
         V, start = self._rows[: self.size].T, self.products_size
         W = self.operator.matvec(self._pending)
         H = self.operator.inner(V, W)

@@ -30,12 +30,9 @@ def growing_systems(
 ) -> Iterator[tuple[int, Eigensystem]]:
     """(steps, eigensystem) at every checkpoint, until the space is exhausted."""
     krylov = KrylovBasis(operator, Y)
-    steps = 0
     for checkpoint in CHECKPOINTS:
-        while steps < checkpoint and not krylov.exhausted:
-            krylov.grow()
-            steps += 1
-        yield steps, ritz_system(krylov)
+        krylov.grow_to(checkpoint)
+        yield krylov.steps, ritz_system(krylov)
         if krylov.exhausted:
             return
 

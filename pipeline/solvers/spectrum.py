@@ -17,12 +17,19 @@ from pipeline.solvers.eigh import eigendecomposition
 from pipeline.solvers.krylov import KrylovBasis
 from pipeline.solvers.operator import DenseKernel, KernelOperator, random_block
 from pipeline.solvers.refusal import check_definite
+from pipeline.solvers.ridge_scale import default_ridges
 
 PROBES = 6
 """Random columns: enough for a standard error of the trace, few beside the targets."""
 
 STEPS = 24
-"""Block steps at most: quadrature of degree 47 per probe."""
+"""Block steps of a plain estimate: quadrature of degree 47 per probe."""
+
+SETTLING = (24, 32, 40, 48, 64, 80, 96)
+"""Block steps after which :func:`settled_spectrum` looks at what it has."""
+
+SETTLED = 0.01
+"""Relative change between two looks that ends the growth."""
 
 EXACT_ROWS = 400
 """Up to here an eigendecomposition costs less than estimating."""
@@ -51,6 +58,11 @@ class Spectrum:
         stderr = float(per_probe.std() / q**0.5) if q > 1 and not self.exact else 0.0
         return float(per_probe.mean()), stderr
 
+    def free_share(self, ridge: float) -> float:
+        """ridge · tr (K + ridge·I)⁻¹ / n: the share of the directions left free; ridge > 0."""
+        share = ridge / (self.nodes.clamp(min=0) + ridge)
+        return float(((share @ self.weights) / self.weights.sum(dim=0)).mean())
+
     def condition(self, ridge: float) -> float:
         """(λ_max + ridge) / (λ_min + ridge); infinite where the denominator is not positive."""
         smallest = self.lambda_min + ridge
@@ -69,20 +81,45 @@ def exact_spectrum(eigenvalues: Float[Tensor, " n"]) -> Spectrum:
 
 
 def spectrum_of(operator: KernelOperator, *, seed: int = 0) -> Spectrum:
-    """The exact spectrum of a small dense kernel, else an estimate."""
-    if isinstance(operator, DenseKernel) and operator.n <= EXACT_ROWS:
-        eigenvalues, vectors = eigendecomposition(operator.K)
-        check_definite(operator, eigenvalues, vectors[:, 0])
-        return exact_spectrum(eigenvalues)
-    return estimate_spectrum(operator, seed=seed)
+    """Exact for a small dense kernel, else an estimate, which settles where K is in memory."""
+    if not isinstance(operator, DenseKernel):
+        return estimate_spectrum(operator, seed=seed)
+    if operator.n > EXACT_ROWS:
+        return settled_spectrum(operator, seed=seed)
+    eigenvalues, vectors = eigendecomposition(operator.K)
+    check_definite(operator, eigenvalues, vectors[:, 0])
+    return exact_spectrum(eigenvalues)
 
 
 def estimate_spectrum(operator: KernelOperator, *, steps: int = STEPS, seed: int = 0) -> Spectrum:
     """λ_max, λ_min and a quadrature, from ``steps`` products with a few random columns."""
-    krylov = KrylovBasis(operator, random_block(operator, min(PROBES, operator.n), seed))
-    while krylov.products_size == 0 or not (krylov.exhausted or steps <= 0):
-        krylov.grow()
-        steps -= 1
+    krylov = _random_basis(operator, seed)
+    krylov.grow_to(steps)
+    return _quadrature(operator, krylov)
+
+
+def settled_spectrum(operator: KernelOperator, *, seed: int = 0) -> Spectrum:
+    """The estimate that grows until the share left free at the smallest ridge stays where it is.
+
+    The low end of the spectrum settles last: with 20,000 rows of the CIFAR-100 kernel that share,
+    which GCV divides by squared, is 22 % too small after 24 steps and 2.5 % after 48.
+    """
+    krylov = _random_basis(operator, seed)
+    free = 0.0
+    for steps in SETTLING:
+        krylov.grow_to(steps)
+        found = _quadrature(operator, krylov)
+        before, free = free, found.free_share(default_ridges(operator, found.lambda_max)[-1])
+        if krylov.exhausted or abs(free - before) <= SETTLED * free:
+            break
+    return found
+
+
+def _random_basis(operator: KernelOperator, seed: int) -> KrylovBasis:
+    return KrylovBasis(operator, random_block(operator, min(PROBES, operator.n), seed))
+
+
+def _quadrature(operator: KernelOperator, krylov: KrylovBasis) -> Spectrum:
     nodes, rotation = torch.linalg.eigh(krylov.projected)
     check_definite(operator, nodes, krylov.vectors @ rotation[:, 0])
     start = krylov.coefficients
