@@ -42,8 +42,9 @@ class Row(Options):
     results: str | None = None
     """The recorded JSON that ``ours`` points into, from the repository's root."""
     ours: dict[str, str] = Field(default_factory=dict)
-    """Label → path of a number in ``results``, keys joined by "/"; under a label that ends in
-    "%" it is shown times 100."""
+    """Label → path of a number in ``results``, keys joined by "/"; an entry of a table is named by
+    its facts, ``table/method=ablr&points=30/RMSE``, since its place changes when others join. Under
+    a label that ends in "%" the number is shown times 100."""
     verdict: Literal["agrees", "differs", "not run"]
     why: str = ""
     """How it differs or why it was not run; or what a reader of an agreement must know."""
@@ -121,12 +122,23 @@ def _shown(label: str, path: str, row: Row, root: Path) -> str:
 def _at(content: Any, path: str, row: Row) -> float:
     for key in path.split("/"):
         try:
-            content = content[int(key) if isinstance(content, list) else key]
+            content = _step(content, key)
         except (KeyError, IndexError, ValueError, TypeError):
             raise InputError(f"{row.figure}: {row.results} has nothing at {path!r}.") from None
     if isinstance(content, bool) or not isinstance(content, int | float):
         raise InputError(f"{row.figure}: {row.results} holds no number at {path!r}.")
     return content
+
+
+def _step(content: Any, key: str) -> Any:
+    """The value under a key; of a list, the entry at a place or the one with the facts named."""
+    if not isinstance(content, list):
+        return content[key]
+    if not all(isinstance(entry, dict) for entry in content):
+        return content[int(key)]
+    facts = dict(fact.split("=", 1) for fact in key.split("&"))
+    (found,) = (e for e in content if all(str(e[name]) == facts[name] for name in facts))
+    return found
 
 
 def _present(name: str, row: Row, root: Path) -> str:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_the_page_is_what_rows_and_results_make():
 
 
 def test_numbers_come_from_the_results_file(tmp_path):
-    (tmp_path / "found.json").write_text('{"runs": [{"accuracy": 0.625, "n": 3000}]}')
+    (tmp_path / "found.json").write_text('{"runs": {"0": {"accuracy": 0.625, "n": 3000}}}')
     row = Row(
         figure="Table 1",
         shows="accuracy",
@@ -61,6 +62,28 @@ def test_numbers_come_from_the_results_file(tmp_path):
     wrong = row.model_copy(update={"ours": {"ID %": "runs/1/accuracy"}})
     with pytest.raises(InputError, match="nothing at 'runs/1/accuracy'"):
         reproduction_page([Paper(paper="A", rows=(wrong,))], tmp_path)
+
+
+def test_an_entry_of_a_table_is_named_by_its_facts_not_by_its_place(tmp_path):
+    table = [{"method": m, "points": p, "RMSE": m * p} for m in (1, 2) for p in (10, 30)]
+    (tmp_path / "found.json").write_text(json.dumps({"table": table}))
+
+    def page(path: str) -> str:
+        row = Row(
+            figure="1",
+            shows="x",
+            published="y",
+            command="entk run x",
+            results="found.json",
+            ours={"RMSE": path},
+            verdict="agrees",
+        )
+        return reproduction_page([Paper(paper="A", rows=(row,))], tmp_path)
+
+    assert "RMSE: 60<br>" in page("table/method=2&points=30/RMSE")
+    for path in ("table/3/RMSE", "table/points=30/RMSE", "table/points=20/RMSE"):
+        with pytest.raises(InputError, match="nothing at"):
+            page(path)
 
 
 @pytest.mark.parametrize(
