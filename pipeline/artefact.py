@@ -10,8 +10,10 @@ import errno
 import hashlib
 import json
 import os
+import pickle
 import platform
 import shutil
+import struct
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +31,21 @@ PROVENANCE = "provenance.json"
 FILES = "files.json"
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+UNPICKLING_ERRORS = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OSError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+"""What torch raises on files that are none of its own; the set is wide: any byte is an opcode."""
 
 
 class ForeignArtefactError(InputError):
@@ -138,6 +155,20 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise CorruptArtefactError(
             f"{path} is damaged ({error}). Delete its folder and run the command again."
         ) from None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What ``torch.save`` wrote of this program's own; a damaged file is refused by name."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, *UNPICKLING_ERRORS):
+        # Torch's own words advise to load it unsafely.
+        content = None
+    if not isinstance(content, dict):
+        raise CorruptArtefactError(
+            f"{path} is damaged: no checkpoint of ours. Delete it and run the command again."
+        )
+    return content
 
 
 def is_done(path: Path, provenance: Mapping[str, Any]) -> bool:

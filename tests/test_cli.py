@@ -39,6 +39,7 @@ def run(entk, *overrides: str, config: Path = QUICKSTART) -> tuple[int, str]:
         ("sketch.size=true", "sketch: size cannot be true"),
         ("solver.ridge=.nan", "solver.ridge: .*found nan"),
         ("solver.ridge=[]", "solver.ridge: .*1 value"),
+        ("baselines=[{kind: finetune, learning_rates: []}]", "learning_rates: .*1 value"),
         ("kernel.sizes=[501]", "kernel.sizes: 501 columns are asked for, the sketch has 500"),
         ("benchmark.preprocess.channels=3", r"model: .*does not run on a batch \(2, 3, 16, 16\)"),
         ("pretrain.learning_rate=1e30", "pretrain.learning_rate: training diverged"),

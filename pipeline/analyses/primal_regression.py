@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.artefact import atomic_path, canonical_json
+from pipeline.artefact import atomic_path, canonical_json, read_checkpoint
 from pipeline.types import InputError
 
 
@@ -69,7 +69,7 @@ class Moments:
         """The sums kept there, if they were made from the same."""
         if not path.is_file():
             return None
-        found = torch.load(path, weights_only=True)
-        if found.pop("made_from") != canonical_json(made_from):
+        found = read_checkpoint(path)
+        if found.pop("made_from", None) != canonical_json(made_from):
             return None
         return cls(**found)

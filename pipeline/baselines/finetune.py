@@ -3,7 +3,7 @@
 Learning rates and schedule of Kumar et al. (2022); the grid grows where its best lies at an end.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -11,11 +11,13 @@ from pipeline.baselines.augment import Augmentation, usual_augmentation
 from pipeline.baselines.training import Recipe
 from pipeline.config import Options, Seed
 
+Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+
 
 class TrainingOptions(Options):
     """What fine-tuning, LP-FT and training from scratch have in common."""
 
-    learning_rates: tuple[PositiveFloat, ...] = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    learning_rates: Rates = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     """First values of the cosine schedules that are tried."""
     extensions: int = Field(default=2, ge=0)
     """How often the grid may grow by half a power of ten where its best rate lies at an end."""

@@ -87,7 +87,7 @@ def train_point(
 
     ``provenance`` names the network's weights and the data; the recipe is added to it.
     """
-    name = f"lr_{recipe.learning_rate:.3g}"
+    name = f"lr_{recipe.learning_rate}"
     path = folder / (name if stop_after is None else f"{name}_refit")
     made_by = {**provenance, "recipe": asdict(recipe), "stop_after": stop_after}
     if not is_done(path, made_by):

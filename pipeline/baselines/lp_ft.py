@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat
 from torch import nn
 
-from pipeline.baselines.finetune import TrainingOptions
+from pipeline.baselines.finetune import Rates, TrainingOptions
 from pipeline.baselines.probe import Linear
 from pipeline.types import InputError
 
@@ -20,7 +19,7 @@ class LpFtOptions(TrainingOptions):
     """Train every parameter from the pretrained weights and the linear probe's head."""
 
     kind: Literal["lp_ft"] = "lp_ft"
-    learning_rates: tuple[PositiveFloat, ...] = (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+    learning_rates: Rates = (3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
     """First values of the cosine schedules that are tried."""
 
 

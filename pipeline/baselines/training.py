@@ -19,7 +19,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.artefact import atomic_path, canonical_json
+from pipeline.artefact import atomic_path, canonical_json, read_checkpoint
 from pipeline.baselines.augment import (
     Augmentation,
     augmented,
@@ -262,8 +262,8 @@ def _resumed(
     """The progress saved at ``path``, with module and optimizer put back to it."""
     if path is None or not path.is_file():
         return Progress()
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if content["made_by"] != made_by:
+    content = read_checkpoint(path)
+    if content.get("made_by") != made_by:
         logger.info("%s was made with other settings or data: training starts anew", path)
         return Progress()
     module.load_state_dict(content["module"])

@@ -2,7 +2,6 @@
 
 import logging
 import pickle
-import struct
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.artefact import UNPICKLING_ERRORS
 from pipeline.types import InputError
 
 logger = logging.getLogger(__name__)
@@ -27,20 +27,6 @@ NAMES_SHOWN = 6
 
 WHERE = "model.weights"
 """Config path of the checkpoint."""
-
-UNPICKLING_ERRORS = (
-    RuntimeError,
-    EOFError,
-    ValueError,
-    OSError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-)
-"""What torch raises on files that are none of its own; the set is wide: any byte is an opcode."""
 
 CAUSES = ("GLOBAL", "class", "Unsupported operand")
 """What torch's lines hold that say which part of a pickle it refuses."""

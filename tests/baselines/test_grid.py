@@ -73,6 +73,11 @@ def test_other_weights_or_data_are_trained_again(make_net, splits, tmp_path):
         assert provenance["data"] in (folder / "provenance.json").read_text()
 
 
+def test_rates_that_are_nearly_equal_have_a_folder_each(make_net, splits, tmp_path):
+    fit = tuned(make_net, splits, tmp_path, rates=(0.1, 0.100001))
+    assert len({point.path for point in fit.points}) == len(fit.points)
+
+
 def test_a_diverged_rate_is_reported_and_the_grid_goes_on(make_net, splits, tmp_path):
     fit = tuned(make_net, splits, tmp_path, rates=(0.1, 1e30))
     assert fit.selected["learning_rate"] == 0.1

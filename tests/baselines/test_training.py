@@ -8,6 +8,7 @@ import stripes as tiny
 import torch
 from torch import nn
 
+from pipeline.artefact import CorruptArtefactError
 from pipeline.baselines.training import (
     Images,
     Recipe,
@@ -153,6 +154,13 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(make_net, splits, tmp_pa
         provenance={"weights": "another network"},
     )
     assert kept.history == fresh.history
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(make_net, splits, tmp_path):
+    checkpoint = tmp_path / "run.checkpoint"
+    checkpoint.write_bytes(b"garbage")
+    with pytest.raises(CorruptArtefactError, match=r"run\.checkpoint is damaged.*Delete it"):
+        train(make_net(), splits["train"], splits["val"], RECIPE, checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize("rate", [1e30, 1e8])

@@ -107,7 +107,7 @@ def test_every_method_is_scored_on_every_split(finished):
         assert fit["selected"]["epoch"] == found[method]["selected"]["epoch"]
         points = finished.folder.path / "baselines" / method
         assert [path.name for path in points.glob("lr_*")] == [
-            f"lr_{fit['selected']['learning_rate']:.3g}"
+            f"lr_{fit['selected']['learning_rate']}"
         ]
     assert found["lp_ft"]["splits"]["id_test"]["accuracy"] > 0.6
 
