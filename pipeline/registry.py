@@ -294,9 +294,12 @@ class RunConfig(Options):
     name: Annotated[str, AfterValidator(_folder_name)] = "run"
     """Name of the run's folder under runs/."""
     benchmark: BenchmarkOptions
+    """The splits: training rows, validation, ID test and the shifts."""
     model: ModelOptions
+    """The pretrained network whose gradients are the features."""
     pretrain: PretrainOptions | None = None
     sketch: SketchOptions = SKETCH_KINDS["uniform"][0]()
+    """Which parameters' gradients are kept, or how they are mixed."""
     features: FeaturesOptions = FeaturesOptions()
     kernel: KernelOptions = KernelOptions()
     solver: SolverOptions = SolverOptions()

@@ -19,11 +19,15 @@ if [ -z "$python" ]; then
     exit 2
 fi
 
-stamp="$venv/.installed"
-wanted="$extras $(cat pyproject.toml constraints.txt scripts/setup.sh | cksum)"
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
-    exit 0
-fi
+wanted="$(cat pyproject.toml constraints.txt scripts/setup.sh | cksum)"
+covering="$extras"
+[ "$extras" != cluster ] || covering="cluster dev" # `dev` holds it.
+for installed in $covering; do
+    stamp="$venv/.installed-$installed"
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+        exit 0
+    fi
+done
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check -q "$@"; }
@@ -44,4 +48,4 @@ if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
 fi
 echo "setup: installing entk[$extras] into $venv"
 pip install -c constraints.txt -e ".[$extras]"
-echo "$wanted" >"$stamp"
+echo "$wanted" >"$venv/.installed-$extras"
