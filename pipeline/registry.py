@@ -358,6 +358,8 @@ def variant_config(config: RunConfig, overrides: Sequence[str], name: str) -> Ru
     """The config of a variant's own features and kernel: no baselines, no further variants."""
     values = apply_overrides(config.model_dump(mode="json"), overrides)
     values |= {"baselines": [], "variants": {}}
+    # Kernels of fewer columns belong to the run's own figure.
+    values["kernel"]["sizes"] = []
     return validated(RunConfig, values, f"variants.{name}")
 
 

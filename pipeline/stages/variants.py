@@ -45,7 +45,7 @@ def refuse_impossible_variants(job: Job, plan: Plan) -> None:
         where = f"variants.{name}"
         if options.own_features:
             for _, member in member_jobs(job, name, options, _stand_in(job, options)):
-                make_plan(member, make_instrument(member.config))
+                _refuse_impossible_member(member, where)
         elif plan.strategy not in ("memory", "disk"):
             raise InputError(
                 f"it takes blocks of K, which the plan never forms (road {plan.strategy}). Raise "
@@ -59,6 +59,15 @@ def refuse_impossible_variants(job: Job, plan: Plan) -> None:
             )
         if options.probe_head and not job.benchmark.classes:
             raise InputError("a regression has no logistic probe to take a head from.", where)
+
+
+def _refuse_impossible_member(member: Job, where: str) -> None:
+    try:
+        make_plan(member, make_instrument(member.config))
+    except InputError as error:
+        if error.where is not None and error.where.startswith(where):
+            raise
+        raise InputError(str(error), where) from None
 
 
 def run_variants(

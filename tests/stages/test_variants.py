@@ -7,6 +7,7 @@ from small_runs import run, small_config
 from pipeline.artefact import read_json
 from pipeline.data.split import Benchmark
 from pipeline.evaluation import read_predictions
+from pipeline.registry import variant_config
 from pipeline.solvers import KernelRidge
 from pipeline.stages import job as job_module
 from pipeline.stages.kernel_files import KernelBlocks
@@ -118,3 +119,12 @@ def test_impossible_variants_are_refused_before_any_work(tmp_path):
     assert not (tmp_path / "run" / "config.yaml").exists()
     with pytest.raises(InputError, match=r"variants\.wide is not a valid config"):
         run(tmp_path / "run", tmp_path / "cache", "variants={wide: {set: ['sketch.size=-1']}}")
+    deep = "variants={deep: {set: ['sketch={kind: layers, last: 99}']}}"
+    with pytest.raises(InputError, match=r"^variants\.deep: sketch\.last: 99 layers"):
+        run(tmp_path / "run", tmp_path / "cache", deep)
+
+
+def test_kernels_of_fewer_columns_are_the_runs_own_alone(tmp_path):
+    config = small_config(tmp_path, "kernel.sizes=[100]")
+    layers = variant_config(config, ["sketch={kind: layers, last: 2}"], "top")
+    assert (config.kernel.sizes, layers.kernel.sizes) == ((100,), ())
