@@ -9,7 +9,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,19 @@ class ParquetSource:
 
     def fingerprints(self, rows: Rows) -> list[str]:
         """SHA-256 of the encoded bytes; a file's are computed once while it does not change."""
-        digests = remembered(self.files, f"rows-{self.image_column}", self._row_digests)
-        return [digests[file][row] for file, row in (self._place(int(row)) for row in rows)]
+        return self.of_encoded(rows, "rows", _digest)
+
+    def of_encoded(self, rows: Rows, fact: str, compute: Callable[[bytes], str]) -> list[str]:
+        """``compute`` of each row's encoded bytes, for all rows of a file once while it is as is.
+
+        ``fact`` names what is computed, as in :mod:`pipeline.data.content_cache`.
+        """
+
+        def of_rows(file: Path) -> list[str]:
+            return [compute(encoded) for encoded in self._all_encoded(file)]
+
+        values = remembered(self.files, f"{fact}-{self.image_column}", of_rows)
+        return [values[file][row] for file, row in (self._place(int(row)) for row in rows)]
 
     def image(self, row: int) -> Image.Image:
         """The decoded image of a row."""
@@ -145,13 +156,10 @@ class ParquetSource:
         data: bytes | None = encoded[row - starts[group]].as_py()
         return data
 
-    def _row_digests(self, file: Path) -> list[str]:
-        groups = range(_open(file).num_row_groups)
-        return [
-            hashlib.sha256(value.as_buffer() if value.is_valid else b"").hexdigest()
-            for group in groups
-            for value in _read_group(file, group, self.image_column)
-        ]
+    def _all_encoded(self, file: Path) -> Iterator[bytes]:
+        for group in range(_open(file).num_row_groups):
+            for value in _read_group(file, group, self.image_column):
+                yield value.as_py() if value.is_valid else b""
 
 
 class _RowGroups:
@@ -177,6 +185,10 @@ class _RowGroups:
 
 
 _ROW_GROUPS = _RowGroups(CACHE_BYTES)
+
+
+def _digest(encoded: bytes) -> str:
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def _open(file: Path) -> pq.ParquetFile:

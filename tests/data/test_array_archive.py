@@ -65,7 +65,7 @@ def test_float_labels_are_a_regression_on_features(save):
         ({"train_labels": np.array(["a"] * 20)}, "whole numbers"),
         ({"train_labels": np.full(20, np.nan)}, "finite"),
         ({"test_labels": np.full(6, 3)}, "outside 0 … 2"),
-        ({"train_labels": np.full(20, 2)}, "no image of 2 of 3 classes: 0, 1"),
+        ({"train_labels": np.full(20, 2)}, "no sample of 2 of 3 classes: 0, 1"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(save, changes, message):

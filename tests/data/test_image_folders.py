@@ -62,11 +62,11 @@ def test_an_empty_class_folder_is_named(shift):
 
 def test_a_copy_across_splits_is_named_or_dropped(shift):
     shutil.copy(shift / "test" / "cat" / "image_000.JPEG", shift / "train" / "cat" / "copy.JPEG")
-    with pytest.raises(InputError, match=r"share 1 image\(s\).*cat/copy\.JPEG is cat/image_000"):
+    with pytest.raises(InputError, match=r"share 1 sample\(s\).*cat/copy\.JPEG is cat/image_000"):
         build(options(shift, holdout=0))
     built = build(options(shift, holdout=0, duplicates="drop"))
     assert len(built.splits["train"]) == 30
-    assert "train: 1 image(s) dropped" in built.notes[0]
+    assert "train: 1 sample(s) dropped" in built.notes[0]
 
 
 def test_a_missing_folder_names_its_key(shift):
