@@ -53,6 +53,25 @@ def test_classes_may_have_other_folders_in_other_splits(shift):
         build(options(shift, classes={**classes, "fox": ("fox",)}))
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"cat": ("cat",), "feline": ("cat", "dog")}, "folder cat belongs to two classes, cat and"),
+        ({"cat": ("cat",), "dog": ("dog", "./dog/")}, "folder dog belongs to dog twice"),
+        ({"cat": ("cat/old",), "dog": ("cat",)}, "cat/old and cat, one in the other, belongs to t"),
+    ],
+)
+def test_a_folder_of_two_classes_is_refused(shift, classes, message):
+    with pytest.raises(InputError, match=message):
+        build(options(shift, classes=classes))
+
+
+def test_a_training_folder_without_class_folders_is_named(shift, jpeg, put):
+    put(shift / "flat" / "1.jpg", jpeg(1))
+    with pytest.raises(InputError, match=r"benchmark\.train: .*no class folders \(1 image"):
+        build(options(shift, train=str(shift / "flat")))
+
+
 def test_an_empty_class_folder_is_named(shift):
     shutil.rmtree(shift / "test" / "cat")
     (shift / "test" / "cat").mkdir()
