@@ -84,7 +84,10 @@ class ParquetSource:
         return sum(starts[-1] for starts in self.group_starts)
 
     def column(self, name: str) -> NDArray[Any]:
-        """A label column over all rows: int64, or objects for text."""
+        """A label column over all rows: int64, or objects for text.
+
+        Whole numbers kept as floats, as pandas does beside missing values, are int64 too.
+        """
         for file in self.files:
             names = _open(file).schema_arrow.names
             if name not in names:
@@ -97,7 +100,18 @@ class ParquetSource:
         if values.null_count:
             raise InputError(f"column {name!r} has {values.null_count} empty values.", "benchmark")
         array: NDArray[Any] = values.to_numpy()
-        return array.astype(np.int64) if array.dtype.kind in "iu" else array
+        if array.dtype.kind == "f":
+            self._refuse_fractions(name, array)
+        return array.astype(np.int64) if array.dtype.kind in "iuf" else array
+
+    def _refuse_fractions(self, name: str, values: NDArray[Any]) -> None:
+        odd = np.flatnonzero(~(np.isfinite(values) & (values % 1 == 0)))
+        if len(odd):
+            raise InputError(
+                f"column {name!r} has {len(odd)} value(s) that are no whole number, such as "
+                f"{values[odd[0]]} of {self.ids(odd[:1])[0]}.",
+                "benchmark",
+            )
 
     def class_names(self, label: str) -> list[str] | None:
         """Names of a label column's classes, from the schema metadata; None where it has none."""
