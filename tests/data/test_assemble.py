@@ -62,6 +62,14 @@ def test_copies_across_splits_stop_unless_dropped():
     assert any(note.startswith("train: 2 sample(s) dropped") for note in built.notes)
 
 
+def test_a_split_of_copies_alone_says_how_many_were_dropped():
+    pools = {"train": pool(10), "id_test": pool(12), "ood_test": pool(4, first=50)}
+    with pytest.raises(
+        InputError, match=r"nothing is left of split\(s\) train \(10\): every sample"
+    ):
+        assemble("b", ["x", "y"], pools, Rules(limit={}, drop_copies=True))
+
+
 def test_copies_torn_apart_by_the_holdout_leave_training():
     twins = pool(20)
     pixels = np.concatenate([twins.source.array, twins.source.array])
