@@ -98,7 +98,9 @@ def _pool(path: Path, name: str, keys: list[str]) -> Pool:
             f"holds {', '.join(keys)}.",
             "benchmark.path",
         )
-    source = ArraySource(ArchivedArray(path, held[0]), held[0])
+    array = ArchivedArray(path, held[0])
+    source = ArraySource(array, held[0])
+    _refuse_nonfinite(array.read(), f"{path}: {held[0]}")
     labels = _labels(ArchivedArray(path, f"{name}{LABELS}").read(), f"{path}: {name}{LABELS}")
     if len(labels) != len(source):
         raise InputError(
@@ -107,6 +109,18 @@ def _pool(path: Path, name: str, keys: list[str]) -> Pool:
         )
     strata = labels if labels.dtype == np.int64 else np.zeros(len(labels), dtype=np.int64)
     return Pool(source, np.arange(len(labels), dtype=np.int64), labels, strata)
+
+
+def _refuse_nonfinite(samples: NDArray[Any], name: str) -> None:
+    if samples.dtype.kind != "f":
+        return
+    bad = np.flatnonzero(~np.isfinite(samples).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"{name} holds NaN or infinity in {len(bad)} of {len(samples)} rows (first: row "
+            f"{bad[0]}). Leave these rows out, or impute.",
+            "benchmark.path",
+        )
 
 
 def _labels(labels: NDArray[Any], name: str) -> Labels:

@@ -15,7 +15,17 @@ from pydantic import Field, PositiveInt
 from pipeline.config import Options, Seed
 from pipeline.data.order import stratified_order, stream
 from pipeline.data.readable import unreadable_rows
-from pipeline.data.split import Benchmark, Labels, Rows, Source, Split, refuse_overlap
+from pipeline.data.split import (
+    Benchmark,
+    Contents,
+    Labels,
+    Rows,
+    Source,
+    Split,
+    fingerprints,
+    may_share,
+    refuse_overlap,
+)
 from pipeline.types import InputError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -56,6 +66,8 @@ class Pool:
     strata: Rows
     """What order and hold-out are stratified by: the finest known class, int64 (n,)."""
     groups: Rows | None = None
+    derived_from: str | None = None
+    """As in :class:`pipeline.data.split.Split`."""
 
     def take(self, positions: Rows) -> "Pool":
         """The pool restricted to some positions, in the given order."""
@@ -98,16 +110,19 @@ def assemble(
     *,
     notes: Sequence[str] = (),
     group_names: Sequence[str] = (),
+    contents: Contents = fingerprints,
 ) -> Benchmark:
     """The benchmark over these candidates; ``train`` gives up a share ``holdout`` to ``val``.
 
+    ``contents`` tells copies; a benchmark whose sources differ in format brings its own.
+
     Raises ``InputError`` for empty splits, classes without training images, labels out of range,
-    and images that lie in two splits.
+    and samples that lie in two splits.
     """
     said = list(notes)
     for split, pool in pools.items():
         if len(pool.rows) == 0:
-            raise InputError(f"split {split} is empty: no image was found for it.", "benchmark")
+            raise InputError(f"split {split} is empty: no sample was found for it.", "benchmark")
     candidates = dict(pools)
     if rules.skip_unreadable:
         candidates, skipped = _without_unreadable(candidates)
@@ -120,18 +135,19 @@ def assemble(
     elif "val" in candidates and "val" not in pools:
         # Copies within the training data may be torn apart by the hold-out: nobody's mistake.
         checked = {"train": candidates["train"], "val": candidates["val"]}
-    without, dropped = _without_copies(checked)
+    without, dropped = _without_copies(checked, contents)
+    _refuse_nothing_left(checked, without)
     candidates |= without
     said += dropped
     candidates, short = _limited(candidates, rules.limit)
     splits = {
-        split: Split(split, pool.source, pool.rows, pool.labels, pool.groups)
+        split: Split(split, pool.source, pool.rows, pool.labels, pool.groups, pool.derived_from)
         for split, pool in candidates.items()
     }
     benchmark = Benchmark(
         name, list(classes), splits, tuple(said + short), group_names=tuple(group_names)
     )
-    refuse_overlap(benchmark.splits)
+    refuse_overlap(benchmark.splits, contents)
     return benchmark
 
 
@@ -140,8 +156,14 @@ def _without_unreadable(pools: Mapping[str, Pool]) -> tuple[dict[str, Pool], lis
     for split, pool in pools.items():
         bad = unreadable_rows(pool.source, pool.rows)
         kept[split] = pool.take(np.flatnonzero(~np.isin(pool.rows, list(bad))))
+        examples = "; ".join(list(bad.values())[:3])
+        if len(kept[split].rows) == 0:
+            raise InputError(
+                f"split {split}: none of its {len(pool.rows)} image(s) can be read, such as "
+                f"{examples}.",
+                "benchmark",
+            )
         if bad:
-            examples = "; ".join(list(bad.values())[:3])
             notes.append(f"{split}: {len(bad)} unreadable image(s) skipped, such as {examples}")
     return kept, notes
 
@@ -169,22 +191,42 @@ def _held_out(pools: Mapping[str, Pool], holdout: float) -> dict[str, Pool]:
     return result
 
 
-def _without_copies(pools: Mapping[str, Pool]) -> tuple[dict[str, Pool], list[str]]:
+def _without_copies(
+    pools: Mapping[str, Pool], contents: Contents
+) -> tuple[dict[str, Pool], list[str]]:
     """Copies stay where they are tested: tests win over validation, validation over training."""
-    taken: set[str] = set()
+    origins = {split: pool.derived_from for split, pool in pools.items()}
+    taken: dict[str, set[str]] = {}
     kept, notes = {}, []
     for split in sorted(pools, key=_precedence):
         pool = pools[split]
-        contents = pool.source.fingerprints(pool.rows)
-        fresh = np.array([content not in taken for content in contents], dtype=bool)
-        taken.update(contents)
+        held = contents(pool.source, pool.rows)
+        elsewhere = set[str]().union(
+            *(taken[other] for other in taken if not may_share(origins, split, other))
+        )
+        fresh = np.array([content not in elsewhere for content in held], dtype=bool)
+        taken[split] = set(held)
         kept[split] = pool.take(np.flatnonzero(fresh))
         if not fresh.all():
             notes.append(
-                f"{split}: {int((~fresh).sum())} image(s) dropped because their exact copies lie "
+                f"{split}: {int((~fresh).sum())} sample(s) dropped because their exact copies lie "
                 "in a validation or test split"
             )
     return {split: kept[split] for split in pools}, notes
+
+
+def _refuse_nothing_left(before: Mapping[str, Pool], after: Mapping[str, Pool]) -> None:
+    emptied = [
+        f"{split} ({len(pool.rows)})"
+        for split, pool in before.items()
+        if len(pool.rows) > 0 and len(after[split].rows) == 0
+    ]
+    if emptied:
+        raise InputError(
+            f"nothing is left of split(s) {', '.join(emptied)}: every sample there is an exact "
+            "copy of one in a validation or test split, and was dropped. Are these the same files?",
+            "benchmark",
+        )
 
 
 def _precedence(split: str) -> int:

@@ -11,11 +11,11 @@ ImageNet classes below it; half of those that are drawn are the source, half the
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ SEED = 2
 """Of the published splits."""
 
 SplitKind = Literal["rand", "good", "bad"]
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,10 @@ class Hierarchy:
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
             raise InputError(f"{folder} lacks {', '.join(missing)}.", "benchmark.hierarchy")
-        classes, edges, names = (_text(folder / name) for name in FILES)
-        try:
-            leaves = frozenset(str(entry[1]) for entry in json.loads(classes))
-            pairs = [(parent, child) for parent, child in map(str.split, edges.splitlines())]
-            named = dict(line.split("\t")[:2] for line in names.splitlines() if "\t" in line)
-        except (ValueError, IndexError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{folder} holds other files than the authors' {', '.join(FILES)}: {error}",
-                "benchmark.hierarchy",
-            ) from None
+        classes, edges, names = (folder / name for name in FILES)
+        leaves = frozenset(_parsed(classes, _imagenet_ids, 'entries [number, "wnid", "name"]'))
+        pairs = _parsed(edges, _pairs, "lines of two ids, parent and child")
+        named = dict(_parsed(names, _named, "lines of an id, a tab and a name"))
         return cls(_above(leaves, pairs), leaves, named)
 
     @cached_property
@@ -187,8 +182,46 @@ def _above(leaves: frozenset[str], pairs: Sequence[tuple[str, str]]) -> dict[str
     return {node: tuple(sorted(below)) for node, below in children.items()}
 
 
-def _text(path: Path) -> str:
+def _parsed(path: Path, parse: Callable[[str], list[Entry]], expected: str) -> list[Entry]:
+    """What ``parse`` finds in a file; refused with the file's name where that is nothing."""
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}", "benchmark.hierarchy") from None
+        found = parse(path.read_text())
+    except (OSError, ValueError, IndexError, TypeError, KeyError) as error:
+        raise InputError(
+            f"cannot read {path}: {error}. It should hold {expected}.", "benchmark.hierarchy"
+        ) from None
+    if not found:
+        raise InputError(
+            f"{path} holds no entry. It should hold {expected}, as the authors' does.",
+            "benchmark.hierarchy",
+        )
+    return found
+
+
+def _imagenet_ids(text: str) -> list[str]:
+    entries = json.loads(text)
+    if not isinstance(entries, list):
+        raise ValueError(f"a list was expected, found {type(entries).__name__}")
+    return [_imagenet_id(entry) for entry in entries]
+
+
+def _imagenet_id(entry: Any) -> str:
+    # A string has an entry 1 too, its second letter.
+    if not (isinstance(entry, list) and len(entry) > 1 and isinstance(entry[1], str)):
+        raise ValueError(f"found the entry {entry!r}")
+    return entry[1]
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if len(words) != 2:
+            raise ValueError(f"line {number} has {len(words)} words")
+        pairs.append((words[0], words[1]))
+    return pairs
+
+
+def _named(text: str) -> list[tuple[str, str]]:
+    lines = (line.split("\t") for line in text.splitlines() if "\t" in line)
+    return [(words[0], words[1]) for words in lines]

@@ -2,11 +2,12 @@
 
 CIFAR-10.1 (Recht et al. 2018) is a new test set drawn like the first; CIFAR-10-C (Hendrycks and
 Dietterich 2019) corrupts the test images at five severities; STL-10 (Coates et al. 2011) shares
-nine classes and comes from ImageNet. Training and ID test images are CIFAR-10's.
+nine classes and comes from ImageNet. Training and ID test images are CIFAR-10's. The sets come in
+three formats, so copies are told by their pixels.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,8 +19,9 @@ from pipeline.data.arrays import ArraySource
 from pipeline.data.assemble import FileBenchmarkOptions, Pool, Rules, assemble
 from pipeline.data.locate import require_file, require_folder, require_shards
 from pipeline.data.parquet import ParquetSource
+from pipeline.data.pixels import pixel_digests
 from pipeline.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessOptions, over_default
-from pipeline.data.split import Benchmark
+from pipeline.data.split import Benchmark, Rows
 from pipeline.types import InputError
 
 CLASSES = (
@@ -97,9 +99,14 @@ class Stl10Images:
 
     def read(self) -> NDArray[Any]:
         """uint8 (n, 96, 96, 3)"""
+        size = self.path.stat().st_size
+        if size == 0 or size % (3 * 96 * 96):  # an empty file cannot be mapped
+            raise InputError(
+                f"{self.path} is cut: its {size} bytes are no whole number of 96×96 images. "
+                "Complete the download.",
+                "benchmark.stl10",
+            )
         raw = np.memmap(self.path, dtype=np.uint8, mode="r")
-        if len(raw) % (3 * 96 * 96):
-            raise InputError(f"{self.path} is cut: it holds no whole number of images.")
         return raw.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
 
 
@@ -117,7 +124,7 @@ def build(options: Cifar10ShiftsOptions) -> Benchmark:
         pools["ood_stl10"] = _stl10(options.stl10)
     for corruption in options.corruptions if options.cifar10_c else ():
         pools[f"ood_{corruption}"] = _corrupted(options, corruption)
-    return assemble("cifar10_shifts", CLASSES, pools, Rules.of(options))
+    return assemble("cifar10_shifts", CLASSES, pools, Rules.of(options), contents=pixel_digests)
 
 
 def _cifar10_1(path: str) -> Pool:
@@ -126,7 +133,8 @@ def _cifar10_1(path: str) -> Pool:
         require_file(folder / f"cifar10.1_v6_{part}.npy", "CIFAR-10.1", "benchmark.cifar10_1")
         for part in ("data", "labels")
     )
-    return _pool(NpyImages(images), "cifar10.1", _loaded(labels), images)
+    numbers = _whole_numbers(_loaded(labels), labels, "benchmark.cifar10_1")
+    return _pool(NpyImages(images), "cifar10.1", numbers, images)
 
 
 def _corrupted(options: Cifar10ShiftsOptions, corruption: str) -> Pool:
@@ -140,13 +148,16 @@ def _corrupted(options: Cifar10ShiftsOptions, corruption: str) -> Pool:
             "benchmark.corruptions",
         )
     file = folder / f"{corruption}.npy"
-    labels = _loaded(require_file(folder / "labels.npy", "CIFAR-10-C's labels", where))
+    labels_file = require_file(folder / "labels.npy", "CIFAR-10-C's labels", where)
+    labels = _whole_numbers(_loaded(labels_file), labels_file, where)
     if len(labels) != 5 * SEVERITY_ROWS or len(_loaded(file)) != len(labels):
         raise InputError(f"{file} and labels.npy must have {5 * SEVERITY_ROWS} rows each.", where)
     start = (options.severity - 1) * SEVERITY_ROWS
     rows = slice(start, start + SEVERITY_ROWS)
     images = NpyImages(file, start, SEVERITY_ROWS)
-    return _pool(images, f"{corruption}_{options.severity}", labels[rows], file)
+    pool = _pool(images, f"{corruption}_{options.severity}", labels[rows], file)
+    # A corruption may leave an image as it is, and two may agree: no copies by mistake.
+    return replace(pool, derived_from="id_test")
 
 
 def _stl10(path: str) -> Pool:
@@ -159,17 +170,30 @@ def _stl10(path: str) -> Pool:
     theirs = np.fromfile(labels, dtype=np.uint8).astype(np.int64) - 1
     if not ((theirs >= 0) & (theirs < len(STL10_CLASSES))).all():
         raise InputError(f"{labels} holds labels outside 1 … {len(STL10_CLASSES)}.", where)
-    ours = np.array([CLASSES.index(n) if n in CLASSES else -1 for n in STL10_CLASSES])[theirs]
+    ours: Rows = np.array([CLASSES.index(n) if n in CLASSES else -1 for n in STL10_CLASSES])[theirs]
     pool = _pool(Stl10Images(images), "stl10", ours, images)
     return pool.take(np.flatnonzero(ours >= 0))
 
 
-def _pool(images: NpyImages | Stl10Images, name: str, labels: NDArray[Any], file: Path) -> Pool:
+def _whole_numbers(labels: NDArray[Any], file: Path, where: str) -> Rows:
+    """Labels as int64 (n,); floating-point ones where they are whole numbers."""
+    whole = labels.dtype.kind in "iu" or (
+        labels.dtype.kind == "f" and bool((np.isfinite(labels) & (labels % 1 == 0)).all())
+    )
+    if labels.ndim != 1 or not whole:
+        raise InputError(
+            f"{file} must hold the class of each image, a whole number 0 … {len(CLASSES) - 1}; "
+            f"found {labels.dtype} {labels.shape}.",
+            where,
+        )
+    return labels.astype(np.int64)
+
+
+def _pool(images: NpyImages | Stl10Images, name: str, labels: Rows, file: Path) -> Pool:
     source = ArraySource(images, name)
     if len(source) != len(labels):
         raise InputError(f"{file} has {len(source)} images, and there are {len(labels)} labels.")
-    numbers = labels.astype(np.int64)
-    return Pool(source, np.arange(len(numbers), dtype=np.int64), numbers, numbers)
+    return Pool(source, np.arange(len(labels), dtype=np.int64), labels, labels)
 
 
 def _loaded(path: Path) -> NDArray[Any]:

@@ -1,13 +1,15 @@
 """Any shift between folders of images: one folder a split, in it one folder a class."""
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from pipeline.data.assemble import FileBenchmarkOptions, Rules, assemble
 from pipeline.data.folder_pool import folder_pool
-from pipeline.data.image_folder import class_folders
+from pipeline.data.image_folder import class_folders, is_image
 from pipeline.data.locate import require_folder
 from pipeline.data.preprocess import (
     IMAGENET_MEAN,
@@ -55,8 +57,10 @@ def build(options: ImageFoldersOptions) -> Benchmark:
         if path is not None
     }
     classes: dict[str, tuple[str, ...]] = dict(options.classes or {})
+    _refuse_shared_folders(classes)
     if options.classes is None:
         classes = {name: (name,) for name in class_folders(roots["train"])}
+        _refuse_no_classes(roots["train"], classes)
         for split, root in roots.items():
             _refuse_other_classes(root, split, list(classes), f"benchmark.{keys[split]}")
     pools = {
@@ -64,6 +68,28 @@ def build(options: ImageFoldersOptions) -> Benchmark:
         for split, root in roots.items()
     }
     return assemble("image_folders", list(classes), pools, Rules.of(options))
+
+
+def _refuse_shared_folders(classes: Mapping[str, Sequence[str]]) -> None:
+    """A folder, or one inside it, of two classes would train its images under both labels."""
+    listed = [(name, PurePath(folder)) for name, folders in classes.items() for folder in folders]
+    for (a, first), (b, second) in combinations(listed, 2):
+        if first.is_relative_to(second) or second.is_relative_to(first):
+            shown = f"{first}" if first == second else f"{first} and {second}, one in the other,"
+            belongs = f"to {a} twice" if a == b else f"to two classes, {a} and {b}"
+            raise InputError(
+                f"folder {shown} belongs {belongs}. List every folder once.", "benchmark.classes"
+            )
+
+
+def _refuse_no_classes(train: Path, classes: Mapping[str, Sequence[str]]) -> None:
+    if not classes:
+        loose = sum(is_image(entry.name) for entry in train.iterdir())
+        raise InputError(
+            f"{train} has no class folders ({loose} image(s) lie directly in it). It should hold "
+            f"{EXPECTED}.",
+            "benchmark.train",
+        )
 
 
 def _refuse_other_classes(root: Path, split: str, classes: list[str], where: str) -> None:

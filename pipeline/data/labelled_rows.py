@@ -5,8 +5,11 @@ in the file: ``train-00000-of-00002.parquet``, ``test.csv``.
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from pipeline.types import InputError
 
 KNOWN = ("train", "val", "id_test")
 SUFFIXES = (".csv", ".parquet")
+BLANK = ("\n", "\r\n", "\r")
+FRACTION = re.compile(r"-?\d+\.\d+")
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,13 @@ def read_rows(
     rows, number = [], 0
     for file, named in tables:
         for place, record in _records(file, columns):
-            if any(record[column] in (None, "") for column in columns.named):
+            if any(_missing(record[column]) for column in columns.named):
                 raise InputError(f"{file}, {place}: a value is missing.", "benchmark.path")
             split = _split(str(record[columns.split] if columns.split else named), splits)
             domain = "" if columns.domain is None else str(record[columns.domain])
-            value, label = str(record[columns.value]), str(record[columns.label])
+            value, label = str(record[columns.value]), record[columns.label]
             if split is not None:
+                label = _class_name(label, f"{file}, {place}")
                 rows.append(LabelledRow(number, value, label, domain, split))
             number += 1
     if not any(row.split == "train" for row in rows):
@@ -123,17 +129,50 @@ def column_values(file: Path, column: str) -> list[str]:
 
 def _records(file: Path, columns: Columns) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each row's place in the file, in words, and its values by column."""
-    if file.suffix == ".parquet":
-        yield from _parquet_records(file, columns)
-        return
+    read = _parquet_records if file.suffix == ".parquet" else _csv_records
+    yield from read(file, columns)
+
+
+def _csv_records(file: Path, columns: Columns) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    lines: list[str] = []  # of the record that is being read
+
+    def kept(opened: Iterable[str]) -> Iterator[str]:
+        for line in opened:
+            lines.append(line)
+            yield line
+
+    start = 1
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened)
-            _refuse_missing_columns(file, reader.fieldnames or [], columns)
+            reader = csv.DictReader(kept(opened))
+            if reader.fieldnames is None:
+                raise InputError(
+                    f"{file} is empty: expected a line of column names.", "benchmark.path"
+                )
+            _refuse_missing_columns(file, reader.fieldnames, columns)
+            start = reader.line_num + 1
+            lines.clear()
             for record in reader:
-                yield f"line {reader.line_num}", record
+                start += len(list(takewhile(lambda line: line in BLANK, lines)))  # are no rows
+                if len(lines) > 1:
+                    _refuse_unclosed(lines)
+                yield f"line {start}", record
+                start = reader.line_num + 1
+                lines.clear()
     except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no CSV table: {error}", "benchmark.path") from None
+        raise InputError(
+            f"{file} is no CSV table: {error} (in the row that starts at line {start})",
+            "benchmark.path",
+        ) from None
+
+
+def _refuse_unclosed(lines: Sequence[str]) -> None:
+    """An unclosed quote takes everything up to the file's end for one value, without an error."""
+    try:
+        list(csv.reader(lines, strict=True))
+    except csv.Error as error:
+        if str(error) == "unexpected end of data":
+            raise csv.Error("a quote is not closed") from None
 
 
 def _parquet_records(file: Path, columns: Columns) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -157,6 +196,34 @@ def _refuse_missing_columns(file: Path, found: Sequence[str], columns: Columns) 
             "what they are called (domain: null where there is none).",
             "benchmark.columns",
         )
+    twice = sorted({name for name in columns.named if list(found).count(name) > 1})
+    if twice:
+        raise InputError(
+            f"{file} has the column {', '.join(twice)} twice: which one is meant? Rename one.",
+            "benchmark.columns",
+        )
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _class_name(label: Any, place: str) -> str:
+    """A label as a class's name: a whole number, however written, by its digits.
+
+    pandas turns a column of whole numbers with a missing value into floats, so 1.0 is class "1".
+    Other fractions are refused: they are targets, not classes.
+    """
+    text = str(label)
+    if not (isinstance(label, float) or FRACTION.fullmatch(text)):
+        return text
+    if float(text).is_integer():
+        return str(int(float(text)))
+    raise InputError(
+        f"{place}: the label {text} is no class: classes are names or whole numbers. The targets "
+        "of a regression go into an archive (kind: arrays); a name such as v1.5 is a class.",
+        "benchmark.path",
+    )
 
 
 def _split(name: str, splits: Mapping[str, str | None]) -> str | None:

@@ -9,7 +9,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,10 @@ class ParquetSource:
         return sum(starts[-1] for starts in self.group_starts)
 
     def column(self, name: str) -> NDArray[Any]:
-        """A label column over all rows: int64, or objects for text."""
+        """A label column over all rows: int64, or objects for text.
+
+        Whole numbers kept as floats, as pandas does beside missing values, are int64 too.
+        """
         for file in self.files:
             names = _open(file).schema_arrow.names
             if name not in names:
@@ -97,7 +100,18 @@ class ParquetSource:
         if values.null_count:
             raise InputError(f"column {name!r} has {values.null_count} empty values.", "benchmark")
         array: NDArray[Any] = values.to_numpy()
-        return array.astype(np.int64) if array.dtype.kind in "iu" else array
+        if array.dtype.kind == "f":
+            self._refuse_fractions(name, array)
+        return array.astype(np.int64) if array.dtype.kind in "iuf" else array
+
+    def _refuse_fractions(self, name: str, values: NDArray[Any]) -> None:
+        odd = np.flatnonzero(~(np.isfinite(values) & (values % 1 == 0)))
+        if len(odd):
+            raise InputError(
+                f"column {name!r} has {len(odd)} value(s) that are no whole number, such as "
+                f"{values[odd[0]]} of {self.ids(odd[:1])[0]}.",
+                "benchmark",
+            )
 
     def class_names(self, label: str) -> list[str] | None:
         """Names of a label column's classes, from the schema metadata; None where it has none."""
@@ -117,8 +131,19 @@ class ParquetSource:
 
     def fingerprints(self, rows: Rows) -> list[str]:
         """SHA-256 of the encoded bytes; a file's are computed once while it does not change."""
-        digests = remembered(self.files, f"rows-{self.image_column}", self._row_digests)
-        return [digests[file][row] for file, row in (self._place(int(row)) for row in rows)]
+        return self.of_encoded(rows, "rows", _digest)
+
+    def of_encoded(self, rows: Rows, fact: str, compute: Callable[[bytes], str]) -> list[str]:
+        """``compute`` of each row's encoded bytes, for all rows of a file once while it is as is.
+
+        ``fact`` names what is computed, as in :mod:`pipeline.data.content_cache`.
+        """
+
+        def of_rows(file: Path) -> list[str]:
+            return [compute(encoded) for encoded in self._all_encoded(file)]
+
+        values = remembered(self.files, f"{fact}-{self.image_column}", of_rows)
+        return [values[file][row] for file, row in (self._place(int(row)) for row in rows)]
 
     def image(self, row: int) -> Image.Image:
         """The decoded image of a row."""
@@ -145,13 +170,10 @@ class ParquetSource:
         data: bytes | None = encoded[row - starts[group]].as_py()
         return data
 
-    def _row_digests(self, file: Path) -> list[str]:
-        groups = range(_open(file).num_row_groups)
-        return [
-            hashlib.sha256(value.as_buffer() if value.is_valid else b"").hexdigest()
-            for group in groups
-            for value in _read_group(file, group, self.image_column)
-        ]
+    def _all_encoded(self, file: Path) -> Iterator[bytes]:
+        for group in range(_open(file).num_row_groups):
+            for value in _read_group(file, group, self.image_column):
+                yield value.as_py() if value.is_valid else b""
 
 
 class _RowGroups:
@@ -177,6 +199,10 @@ class _RowGroups:
 
 
 _ROW_GROUPS = _RowGroups(CACHE_BYTES)
+
+
+def _digest(encoded: bytes) -> str:
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def _open(file: Path) -> pq.ParquetFile:

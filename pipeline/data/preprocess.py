@@ -108,21 +108,31 @@ def load_batch(
     chosen = [int(row) for row in split.rows[rows]]
 
     def load(row: int) -> Tensor:
-        return preprocess(split.source.image(row))
+        image = split.source.image(row)
+        try:
+            return preprocess(image)
+        except InputError as error:  # preprocessing sees an image without its name
+            raise InputError(f"{error} This is {_named(split, row)}.") from None
 
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
             samples = list(pool.map(load, chosen))
     else:
         samples = [load(row) for row in chosen]
-    shapes = sorted({tuple(sample.shape) for sample in samples})
-    if len(shapes) > 1:
+    row_of_shape = {tuple(sample.shape): row for sample, row in zip(samples, chosen, strict=True)}
+    if len(row_of_shape) > 1:
+        shapes = sorted(row_of_shape)
+        examples = (f"{s} of {_named(split, row_of_shape[s])}" for s in (shapes[0], shapes[-1]))
         raise InputError(
             f"images of split {split.name} have different sizes after preprocessing, such as "
-            f"{shapes[0]} and {shapes[-1]} (channels, height, width). Set resize and crop.",
+            f"{' and '.join(examples)} (channels, height, width). Set resize and crop.",
             "benchmark.preprocess",
         )
     return torch.stack(samples)
+
+
+def _named(split: Split, row: int) -> str:
+    return f"{split.source.ids(np.array([row], dtype=np.int64))[0]} (split {split.name})"
 
 
 def _as_pillow(image: Sample) -> Image.Image:

@@ -5,7 +5,7 @@ Rows of a split lie in a seeded random order in which every prefix is stratified
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -38,6 +38,15 @@ class Source(Protocol):
     def image(self, row: int) -> Sample:
         """One sample, decoded. Raises ``UnreadableImageError`` with the file's name."""
         ...
+
+
+Contents = Callable[[Source, Rows], list[str]]
+"""A name for what each of some rows holds: rows of one name are copies."""
+
+
+def fingerprints(source: Source, rows: Rows) -> list[str]:
+    """The source's own: enough where all splits come in one format."""
+    return source.fingerprints(rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +124,8 @@ class Benchmark:
                 f"{self.name} has one class, {self.classes[0]}; a classification needs two.",
                 "benchmark",
             )
-        for split in self.splits.values():
+        # Classes are those of the training labels: where these are wrong, others look wrong too.
+        for split in sorted(self.splits.values(), key=lambda split: split.name != "train"):
             _refuse_empty(split)
             if split.labels.dtype == np.int64:
                 classes = self.pretrain_classes if split.name == "pretrain" else self.classes
@@ -132,25 +142,25 @@ class Benchmark:
         return sorted(names, key=lambda name: (name != "ood_test", names.index(name)))
 
 
-def refuse_overlap(splits: Mapping[str, Split]) -> None:
-    """Raise ``InputError`` naming images that lie in two splits at once.
+def may_share(origins: Mapping[str, str | None], a: str, b: str) -> bool:
+    """Whether split ``a`` is derived from ``b``, ``b`` from ``a``, or both from a third."""
+    siblings = origins[a] is not None and origins[a] == origins[b]
+    return origins[a] == b or origins[b] == a or siblings
+
+
+def refuse_overlap(splits: Mapping[str, Split], contents: Contents = fingerprints) -> None:
+    """Raise ``InputError`` naming samples that lie in two splits at once.
 
     A split declared as derived from another may share content with it.
     """
+    origins = {name: split.derived_from for name, split in splits.items()}
     seen: dict[str, dict[str, str]] = {}
     for name, split in splits.items():
-        contents = dict(zip(split.fingerprints(), split.ids, strict=True))
-        for other, other_contents in seen.items():
-            shared = contents.keys() & other_contents.keys()
-            derived = split.derived_from == other or splits[other].derived_from == name
-            siblings = split.derived_from is not None and (
-                split.derived_from == splits[other].derived_from
-            )
-            if shared and not derived and not siblings:
-                raise InputError(
-                    _overlap_message(other, name, other_contents, contents), "benchmark"
-                )
-        seen[name] = contents
+        held = dict(zip(contents(split.source, split.rows), split.ids, strict=True))
+        for other, other_held in seen.items():
+            if held.keys() & other_held.keys() and not may_share(origins, name, other):
+                raise InputError(_overlap_message(other, name, other_held, held), "benchmark")
+        seen[name] = held
 
 
 def _overlap_message(a: str, b: str, in_a: Mapping[str, str], in_b: Mapping[str, str]) -> str:
@@ -158,7 +168,7 @@ def _overlap_message(a: str, b: str, in_a: Mapping[str, str], in_b: Mapping[str,
     pairs = "; ".join(f"{in_a[f]} is {in_b[f]}" for f in shared[:3])
     more = ", …" if len(shared) > 3 else ""
     return (
-        f"splits {a} and {b} share {len(shared)} image(s): {pairs}{more}. "
+        f"splits {a} and {b} share {len(shared)} sample(s): {pairs}{more}. "
         "A sample may lie in one split only: remove the copies, or set duplicates: drop."
     )
 
@@ -200,11 +210,11 @@ def _refuse_missing_classes(train: Split, classes: Sequence[str]) -> None:
     shown = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
     if len(train) < len(classes):
         raise InputError(
-            f"split train has {len(train)} image(s) for {len(classes)} classes; it needs at least "
-            f"one of each. Without images: {shown}. Raise the limit or add data.",
+            f"split train has {len(train)} sample(s) for {len(classes)} classes; it needs at least "
+            f"one of each. Without any: {shown}. Raise the limit or add data.",
             "benchmark.limit.train",
         )
     raise InputError(
-        f"split train has no image of {len(missing)} of {len(classes)} classes: {shown}.",
+        f"split train has no sample of {len(missing)} of {len(classes)} classes: {shown}.",
         "benchmark",
     )

@@ -65,12 +65,28 @@ def test_float_labels_are_a_regression_on_features(save):
         ({"train_labels": np.array(["a"] * 20)}, "whole numbers"),
         ({"train_labels": np.full(20, np.nan)}, "finite"),
         ({"test_labels": np.full(6, 3)}, "outside 0 … 2"),
-        ({"train_labels": np.full(20, 2)}, "no image of 2 of 3 classes: 0, 1"),
+        ({"train_labels": np.full(20, 2)}, "no sample of 2 of 3 classes: 0, 1"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(save, changes, message):
     with pytest.raises(InputError, match=message):
         build(ArraysOptions(path=save(**changes)))
+
+
+def test_features_that_are_not_finite_are_refused_with_their_count(save):
+    features = np.ones((20, 3))
+    features[4:7] = np.nan
+    path = save(train_images=None, train_features=features)
+    with pytest.raises(
+        InputError, match=r"train_features holds NaN .* in 3 of 20 rows \(first: row 4"
+    ):
+        build(ArraysOptions(path=path))
+
+
+def test_a_negative_training_label_is_blamed_on_the_training_split(save):
+    labels = np.arange(20) % 3 - 1
+    with pytest.raises(InputError, match=r"split train: 7 label\(s\) outside 0 … 1, such as -1"):
+        build(ArraysOptions(path=save(train_labels=labels), holdout=0))
 
 
 def test_a_missing_or_other_file_is_refused(tmp_path):

@@ -59,7 +59,15 @@ def test_copies_across_splits_stop_unless_dropped():
     assert content(built.splits["id_test"]) == {8, 9, 10, 11}
     assert content(built.splits["ood_test"]) == {12, 13, 14}
     assert len(built.notes) == 2
-    assert any(note.startswith("train: 2 image(s) dropped") for note in built.notes)
+    assert any(note.startswith("train: 2 sample(s) dropped") for note in built.notes)
+
+
+def test_a_split_of_copies_alone_says_how_many_were_dropped():
+    pools = {"train": pool(10), "id_test": pool(12), "ood_test": pool(4, first=50)}
+    with pytest.raises(
+        InputError, match=r"nothing is left of split\(s\) train \(10\): every sample"
+    ):
+        assemble("b", ["x", "y"], pools, Rules(limit={}, drop_copies=True))
 
 
 def test_copies_torn_apart_by_the_holdout_leave_training():

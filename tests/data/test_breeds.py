@@ -62,7 +62,7 @@ def test_two_superclasses_of_one_name_are_told_apart():
 def test_the_task_reads_the_folders_that_the_rule_names(
     hierarchy, tmp_path, write_tree, monkeypatch
 ):
-    monkeypatch.setitem(build.__globals__["RULES"], "living17", (4, 4, "n00004258"))
+    monkeypatch.setitem(build.__globals__["RULES"], "living17", (2, 4, 4, "n00004258"))
     found = drawn(hierarchy, "rand")
     source = [leaf for each in found for leaf in each.source]
     target = [leaf for each in found for leaf in each.target]
@@ -99,3 +99,50 @@ def test_edges_in_a_circle_are_refused(hierarchy):
         file.write("animal y\n")
     with pytest.raises(InputError, match="form a circle"):
         drawn(hierarchy, "rand")
+
+
+def breeds(folder, tmp_path, **changes):
+    (tmp_path / "imagenet").mkdir(exist_ok=True)
+    given = {"path": str(tmp_path / "imagenet"), "task": "living17", "hierarchy": str(folder)}
+    return BreedsOptions(**(given | changes))
+
+
+def test_another_hierarchy_of_the_authors_is_refused_by_its_number_of_superclasses(
+    hierarchy, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(build.__globals__["RULES"], "living17", (17, 4, 4, "n00004258"))
+    message = r"hierarchy is not the hierarchy .* living17 2 superclasses, .* 17\. .*`modified`"
+    with pytest.raises(InputError, match=message):
+        build(breeds(hierarchy, tmp_path))
+
+
+def test_a_class_that_is_source_and_target_is_refused(hierarchy, tmp_path, monkeypatch):
+    monkeypatch.setitem(build.__globals__["RULES"], "living17", (2, 4, 4, "n00004258"))
+    with (hierarchy / "class_hierarchy.txt").open("a") as file:
+        file.writelines(f"plant {leaf}\n" for leaf in ("c1", "c2", "c3", "c4", "d1", "d2"))
+    with pytest.raises(
+        InputError, match=r"class\(es\) are source and target, such as .*`modified`"
+    ):
+        build(breeds(hierarchy, tmp_path, split="bad"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "class_hierarchy.txt",
+            "",
+            r"class_hierarchy\.txt holds no entry. It should hold lines of two",
+        ),
+        ("class_hierarchy.txt", "a b\nc\n", r"class_hierarchy\.txt: line 2 has 1 words"),
+        ("dataset_class_info.json", "{}", r"dataset_class_info\.json: a list was expected"),
+        ("dataset_class_info.json", "[]", r"dataset_class_info\.json holds no entry"),
+        ("dataset_class_info.json", '["n01440764"]', r"found the entry 'n01440764'"),
+        ("dataset_class_info.json", "[[0, ", r"cannot read .*dataset_class_info\.json"),
+        ("node_names.txt", "no tabs here", r"node_names\.txt holds no entry"),
+    ],
+)
+def test_a_file_of_the_hierarchy_that_holds_something_else_is_named(hierarchy, name, text, message):
+    (hierarchy / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        Hierarchy.read(hierarchy)

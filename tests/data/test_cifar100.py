@@ -17,5 +17,5 @@ def test_classes_are_the_fine_labels_and_test_images_are_not_trained_on(write_ci
 
 
 def test_files_of_fewer_classes_are_refused(write_cifar):
-    with pytest.raises(InputError, match="95 image\\(s\\) for 100 classes"):
+    with pytest.raises(InputError, match="95 sample\\(s\\) for 100 classes"):
         build(Cifar100Options(path=write_cifar(superclasses=19), holdout=0))

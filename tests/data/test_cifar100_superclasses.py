@@ -41,7 +41,7 @@ def test_copies_of_test_images_leave_the_training_images(write_cifar, jpeg):
     built = build(Cifar100SuperclassesOptions(path=path, holdout=0))
     copied = sum(fine < 10 for fine in fine_labels(built.splits["id_test"]))
     assert len(built.splits["train"]) == 60 - copied
-    assert f"train: {copied} image(s) dropped" in built.notes[-1]
+    assert f"train: {copied} sample(s) dropped" in built.notes[-1]
 
 
 def test_a_missing_path_says_what_belongs_there_and_where_to_get_it(tmp_path):

@@ -1,5 +1,8 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.config import validated
 from pipeline.data import cifar10_shifts
@@ -102,9 +105,58 @@ def test_a_cut_file_is_refused(copies):
         build(options(copies, stl10=None))
 
 
-def test_copies_of_training_images_leave_the_training_split(copies):
+def _pixels(encoded):
+    return np.array(Image.open(io.BytesIO(encoded)).convert("RGB"))
+
+
+def _copied_into_cifar10_1(copies, numbers, jpeg):
+    """CIFAR-10.1 made of the images with these numbers, decoded."""
+    pixels = np.stack([_pixels(jpeg(number, (32, 32))) for number in numbers])
+    np.save(copies / "new/cifar10.1_v6_data.npy", pixels)
+    np.save(copies / "new/cifar10.1_v6_labels.npy", np.zeros(len(numbers), dtype=np.int32))
+
+
+def test_copies_in_another_format_leave_the_training_split(copies, jpeg):
+    before = build(options(copies))
+    _copied_into_cifar10_1(copies, [3, 4, 5, 999_999], jpeg)
     built = build(options(copies, duplicates="drop"))
-    shared = set(built.splits["train"].fingerprints()) & set(
-        built.splits["ood_cifar10_1"].fingerprints()
-    )
-    assert not shared
+    names = set(built.splits["train"].ids) | set(built.splits["val"].ids)
+    assert len(before.splits["train"]) + len(before.splits["val"]) == 60
+    assert names == {f"train-00000-of-00001.parquet:{i}" for i in range(60) if i not in (3, 4, 5)}
+    assert len(built.splits["ood_cifar10_1"]) == 4
+
+
+def test_copies_in_another_format_stop_where_asked(copies, jpeg):
+    _copied_into_cifar10_1(copies, [3], jpeg)
+    message = r"share 1 sample\(s\): train-00000-of-00001\.parquet:3 is cifar10\.1:0"
+    with pytest.raises(InputError, match=message):
+        build(options(copies, duplicates="stop", holdout=0))
+
+
+def test_a_corruption_that_leaves_a_test_image_as_it_is_keeps_it(copies, jpeg):
+    fog = images(100, 2)
+    fog[20:40] = [_pixels(jpeg(1000 + k, (32, 32))) for k in range(20)]
+    np.save(copies / "c/fog.npy", fog)
+    for duplicates in ("drop", "stop"):
+        built = build(options(copies, duplicates=duplicates))
+        assert len(built.splits["ood_fog"]) == len(built.splits["id_test"]) == 20
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array(["cat"] * 10), np.eye(10, dtype=np.int64), np.arange(10) + 0.5]
+)
+def test_labels_that_are_no_whole_numbers_are_refused_with_their_file(copies, labels):
+    np.save(copies / "new/cifar10.1_v6_labels.npy", labels)
+    with pytest.raises(InputError, match=r"cifar10_1: .*v6_labels\.npy must hold .* 0 … 9"):
+        build(options(copies))
+
+
+def test_whole_labels_kept_as_floats_are_classes(copies):
+    np.save(copies / "new/cifar10.1_v6_labels.npy", np.arange(10.0))
+    assert sorted(build(options(copies)).splits["ood_cifar10_1"].labels.tolist()) == [*range(10)]
+
+
+def test_an_empty_binary_file_is_refused(copies):
+    (copies / "stl/test_X.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"test_X\.bin is cut: its 0 bytes"):
+        build(options(copies))

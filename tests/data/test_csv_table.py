@@ -1,3 +1,5 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.table import TableOptions, build
@@ -66,6 +68,45 @@ def test_columns_may_have_other_names_and_no_domain(camera):
 def test_rows_that_do_not_fit_are_refused(camera, rows, message):
     with pytest.raises(InputError, match=message):
         build(TableOptions(path=camera(rows), holdout=0))
+
+
+def test_whole_numbers_written_as_floats_are_the_same_classes(camera):
+    rows = ["1.0,a,train", "2.0,a,train", "1,b,id_test"]
+    assert build(TableOptions(path=camera(rows), holdout=0)).classes == ["1", "2"]
+    with pytest.raises(InputError, match=r"line 3: the label 0\.5 is no class"):
+        build(TableOptions(path=camera(["1.0,a,train", "0.5,a,train"]), holdout=0))
+
+
+def test_a_nan_in_a_parquet_table_is_a_missing_value(tmp_path):
+    columns = {"path": ["a", "b"], "label": [1.0, float("nan")], "split": ["train"] * 2}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"x\.parquet, row 1: a value is missing"):
+        build(TableOptions(path=str(tmp_path / "x.parquet"), columns={"domain": None}))
+
+
+def test_a_column_named_twice_is_refused(camera):
+    path = camera(["1,a,train,2"], header="path,label,domain,split,label")
+    with pytest.raises(InputError, match=r"table\.csv has the column label twice"):
+        build(TableOptions(path=path))
+
+
+def test_an_empty_file_is_no_table_without_columns(tmp_path):
+    (tmp_path / "x.csv").write_text("")
+    with pytest.raises(InputError, match=r"x\.csv is empty: expected a line of column names"):
+        build(TableOptions(path=str(tmp_path / "x.csv")))
+
+
+@pytest.mark.parametrize("row", ['"1,a,train', '1,a,"train'])
+def test_an_unclosed_quote_is_found_where_it_opens(camera, row):
+    path = camera(["1,a,train", row, "2,b,train", "2,b,id_test"])
+    with pytest.raises(InputError, match=r"a quote is not closed .* starts at line 3\)"):
+        build(TableOptions(path=path))
+
+
+def test_values_of_several_lines_are_read_and_counted(camera):
+    path = camera(['1,"a\nb",train\n', ",c,train"])  # a blank line between the two
+    with pytest.raises(InputError, match="line 5: a value is missing"):
+        build(TableOptions(path=path))
 
 
 def test_a_listed_image_that_is_missing_is_named_or_skipped(camera, tmp_path):

@@ -53,6 +53,25 @@ def test_classes_may_have_other_folders_in_other_splits(shift):
         build(options(shift, classes={**classes, "fox": ("fox",)}))
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"cat": ("cat",), "feline": ("cat", "dog")}, "folder cat belongs to two classes, cat and"),
+        ({"cat": ("cat",), "dog": ("dog", "./dog/")}, "folder dog belongs to dog twice"),
+        ({"cat": ("cat/old",), "dog": ("cat",)}, "cat/old and cat, one in the other, belongs to t"),
+    ],
+)
+def test_a_folder_of_two_classes_is_refused(shift, classes, message):
+    with pytest.raises(InputError, match=message):
+        build(options(shift, classes=classes))
+
+
+def test_a_training_folder_without_class_folders_is_named(shift, jpeg, put):
+    put(shift / "flat" / "1.jpg", jpeg(1))
+    with pytest.raises(InputError, match=r"benchmark\.train: .*no class folders \(1 image"):
+        build(options(shift, train=str(shift / "flat")))
+
+
 def test_an_empty_class_folder_is_named(shift):
     shutil.rmtree(shift / "test" / "cat")
     (shift / "test" / "cat").mkdir()
@@ -62,11 +81,11 @@ def test_an_empty_class_folder_is_named(shift):
 
 def test_a_copy_across_splits_is_named_or_dropped(shift):
     shutil.copy(shift / "test" / "cat" / "image_000.JPEG", shift / "train" / "cat" / "copy.JPEG")
-    with pytest.raises(InputError, match=r"share 1 image\(s\).*cat/copy\.JPEG is cat/image_000"):
+    with pytest.raises(InputError, match=r"share 1 sample\(s\).*cat/copy\.JPEG is cat/image_000"):
         build(options(shift, holdout=0))
     built = build(options(shift, holdout=0, duplicates="drop"))
     assert len(built.splits["train"]) == 30
-    assert "train: 1 image(s) dropped" in built.notes[0]
+    assert "train: 1 sample(s) dropped" in built.notes[0]
 
 
 def test_a_missing_folder_names_its_key(shift):

@@ -106,5 +106,10 @@ def test_other_files_and_columns_are_refused_by_name(tmp_path, jpeg, write_parqu
     write_parquet(path, [jpeg(0), jpeg(1)], {"label": [0, None]}, image_column="img")
     with pytest.raises(InputError, match="1 empty values"):
         ParquetSource.open([path]).column("label")
+    write_parquet(path, [jpeg(0), jpeg(1)], {"label": [0.0, 1.0]})
+    assert ParquetSource.open([path]).column("label").dtype == np.int64
+    write_parquet(path, [jpeg(0), jpeg(1)], {"label": [0.0, float("nan")]})
+    with pytest.raises(InputError, match=r"1 value\(s\) that are no whole .* nan of y\.parquet:1"):
+        ParquetSource.open([path]).column("label")
     with pytest.raises(InputError, match="no column 'fine'"):
         ParquetSource.open([path]).column("fine")

@@ -56,12 +56,12 @@ def test_label_out_of_range_is_refused_with_the_sample(label):
 
 
 def test_class_missing_from_training_is_refused_by_name():
-    with pytest.raises(InputError, match="no image of 1 of 3 classes: cat"):
+    with pytest.raises(InputError, match="no sample of 1 of 3 classes: cat"):
         Benchmark("b", ["ant", "bee", "cat"], {"train": split("train")})
 
 
 def test_fewer_samples_than_classes_says_so_at_the_limit():
-    with pytest.raises(InputError, match=r"benchmark\.limit\.train.*2 image\(s\) for 3 classes"):
+    with pytest.raises(InputError, match=r"benchmark\.limit\.train.*2 sample\(s\) for 3 classes"):
         Benchmark("b", ["ant", "bee", "cat"], {"train": split("train", 2)})
 
 
@@ -80,7 +80,7 @@ def test_regression_has_no_classes():
 def test_overlap_names_both_samples():
     splits = {"train": split("train"), "val": split("val", seed=1), "id_test": split("id_test", 3)}
     with pytest.raises(
-        InputError, match=r"train and id_test share 3 image\(s\): train:0 is id_test:0"
+        InputError, match=r"train and id_test share 3 sample\(s\): train:0 is id_test:0"
     ):
         refuse_overlap(splits)
 
