@@ -9,8 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artefact import PROVENANCE, digest, read_json
+from pydantic import TypeAdapter
+
+from pipeline.artefact import PROVENANCE, digest
 from pipeline.config import read_yaml
+from pipeline.report import shapes
+from pipeline.report.shapes import Reader, reader
 from pipeline.runs import RunFolder
 from pipeline.types import InputError
 
@@ -126,10 +130,17 @@ def read_run(folder: Path) -> Run:
         )
     missing: list[str] = []
     config = _read(paths.config, read_yaml, missing, "the config cannot be shown")
-    metrics = _read(paths.metrics, read_json, missing, "evaluation has not run, no cell is filled")
-    timing = _read(paths.timing, read_json, missing, "no stage has finished")
-    versions = _read(paths.versions, read_json, missing, "versions and hardware are unknown")
-    comparisons = _optional(paths.comparisons / "comparisons.json")
+    metrics = _read(
+        paths.metrics,
+        reader(shapes.METRICS),
+        missing,
+        "evaluation has not run, no cell is filled",
+    )
+    timing = _read(paths.timing, reader(shapes.TIMING), missing, "no stage has finished")
+    versions = _read(
+        paths.versions, reader(shapes.VERSIONS), missing, "versions and hardware are unknown"
+    )
+    comparisons = _optional(paths.comparisons / "comparisons.json", shapes.COMPARISONS)
     methods = [
         replace(method, splits=_with_comparisons(method, comparisons))
         for method in _methods(paths, config, metrics)
@@ -137,7 +148,7 @@ def read_run(folder: Path) -> Run:
     missing += _missing_cells(methods) if metrics else []
     missing += _missing_pieces(paths) if metrics else []
     provenance = {
-        str(file.parent.relative_to(folder)): read_json(file)
+        str(file.parent.relative_to(folder)): reader(shapes.FACTS)(file)
         for file in sorted(folder.glob(f"**/{PROVENANCE}"))
         if ".partial" not in str(file)
     }
@@ -149,11 +160,11 @@ def read_run(folder: Path) -> Run:
         versions=versions,
         methods=methods,
         provenance=provenance,
-        plan=_optional(paths.plan),
-        columns=_columns(paths.columns / "columns.json"),
-        spectrum=_optional(paths.spectrum / "spectrum.json"),
+        plan=_optional(paths.plan, shapes.FACTS),
+        columns=_optional(paths.columns / "columns.json", shapes.COLUMNS).get("columns", []),
+        spectrum=_optional(paths.spectrum / "spectrum.json", shapes.SPECTRUM),
         comparisons=comparisons,
-        mistakes=_optional(paths.mistakes / "mistakes.json"),
+        mistakes=_optional(paths.mistakes / "mistakes.json", shapes.MISTAKES),
         remarks=_remarks(folder / "notes.json"),
         missing=missing,
     )
@@ -178,20 +189,20 @@ def short_digest(provenance: Mapping[str, Any]) -> str:
     return digest(provenance)[:12]
 
 
-def _read(path: Path, reader: Any, missing: list[str], consequence: str) -> dict[str, Any]:
+def _read(path: Path, read: Reader, missing: list[str], consequence: str) -> dict[str, Any]:
     if path.is_file():
-        return dict(reader(path))
+        return dict(read(path))
     missing.append(f"{path.name} is not there: {consequence}.")
     return {}
 
 
 def _remarks(path: Path) -> list[tuple[str, str]]:
-    subjects = read_json(path) if path.is_file() else {}
+    subjects = _optional(path, shapes.NOTES)
     return [(subject.capitalize(), str(n)) for subject, notes in subjects.items() for n in notes]
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    return dict(read_json(path)) if path.is_file() else {}
+def _optional(path: Path, shape: TypeAdapter[Any]) -> dict[str, Any]:
+    return dict(reader(shape)(path)) if path.is_file() else {}
 
 
 def _with_comparisons(method: Method, comparisons: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -219,10 +230,6 @@ def _missing_pieces(paths: RunFolder) -> list[str]:
     ]
 
 
-def _columns(path: Path) -> list[dict[str, Any]]:
-    return list(read_json(path)["columns"]) if path.is_file() else []
-
-
 def _methods(
     paths: RunFolder, config: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> list[Method]:
@@ -241,10 +248,11 @@ def _methods(
 def _method(
     paths: RunFolder, name: str, scored: Mapping[str, Any] | None, is_fitted: bool
 ) -> Method:
-    fit = read_json(paths.fit(name) / "fit.json") if is_fitted else {}
+    read = reader(shapes.FIT)
+    fit = read(paths.fit(name) / "fit.json") if is_fitted else {}
     for file in sorted(paths.curves(name).glob("*.json")):
         if file.name != PROVENANCE:
-            fit = {**fit, **read_json(file)}
+            fit = {**fit, **read(file)}
     if scored is None:
         reason = fit.get("reason") or fit.get("status")
         reason = reason or ("fitted, not evaluated yet" if is_fitted else "not run yet")

@@ -199,6 +199,15 @@ def test_a_run_without_any_metrics_still_gets_its_report(make_run):
     assert "No method has been evaluated yet" in text
 
 
+def test_a_folder_with_a_config_alone_gets_its_report(make_run, tmp_path):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(make_run() / "config.yaml", alone)
+    text = Page(build_report(alone).read_text()).text
+    for file in ("metrics.json", "timing.json", "versions.json"):
+        assert f"{file} is not there" in text
+
+
 def test_an_unconverged_fit_stands_out(make_run):
     folder = make_run()
     path = folder / "fit" / "entk" / "fit.json"
