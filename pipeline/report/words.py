@@ -125,7 +125,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Solver", _inner(run.config.get("solver"))),
         ("Chosen on", f"{run.selection_phrase}, by {run.metric}"),
         ("Machine", _machine(machine)),
-        ("Code", f"entk {run.versions['entk']}" if "entk" in run.versions else ""),
+        ("Started last", _moment(run.versions.get("started"))),
+        ("Code", _code(run.versions)),
         ("Command", str(run.versions.get("command") or "")),
     ]
     return [(term, value) for term, value in pairs if value]
@@ -143,6 +144,18 @@ def _inner(options: Any, fallback: str = "") -> str:
     kind = str(plain.pop("kind", fallback))
     words = [quantity(k, v) for k, v in plain.items() if v is not None and v is not False]
     return ", ".join([kind, *words] if kind else words)
+
+
+def _moment(stamp: Any) -> str:
+    """An ISO time (UTC) as a person reads it."""
+    return f"{str(stamp).replace('T', ' ').removesuffix('Z')} UTC" if stamp else ""
+
+
+def _code(versions: Mapping[str, Any]) -> str:
+    if "entk" not in versions:
+        return ""
+    commit = versions.get("commit")
+    return f"entk {versions['entk']}" + (f", git commit {commit}" if commit else "")
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
