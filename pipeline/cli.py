@@ -63,6 +63,7 @@ Server = Annotated[
 Experiment = Annotated[str, typer.Option("--experiment", help="MLflow's name for the group.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/quickstart.")]
 Runs = Annotated[list[Path], typer.Argument(help="One run to report, or several to compare.")]
+Finished = Annotated[list[Path], typer.Argument(help="Folders of finished runs to log.")]
 MachineFile = Annotated[
     Path | None,
     typer.Option(
@@ -173,7 +174,7 @@ def report(runs: Runs, out: Page = None) -> None:
 
 
 @app.command()
-def track(runs: Runs, uri: Server = None, experiment: Experiment = "entk") -> None:
+def track(runs: Finished, uri: Server = None, experiment: Experiment = "entk") -> None:
     """Log finished runs to MLflow: config, metrics, timing, report. Safe to repeat.
 
     Example: `entk track runs/quickstart --uri http://mlflow.example.org`

@@ -4,7 +4,7 @@ Whatever has been finished is read; nothing is computed again and nothing is req
 folder itself, for a half-finished run deserves a report too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Run:
     config: dict[str, Any]
     metrics: dict[str, Any]
     timing: dict[str, dict[str, Any]]
+    """Each stage's seconds, rates and bytes, those of variants' own kernels included."""
     versions: dict[str, Any]
     methods: list[Method]
     provenance: dict[str, dict[str, Any]]
@@ -137,6 +138,7 @@ def read_run(folder: Path) -> Run:
         "evaluation has not run, no cell is filled",
     )
     timing = _read(paths.timing, reader(shapes.TIMING), missing, "no stage has finished")
+    timing = _with_variants(timing, folder, config.get("variants") or ())
     versions = _read(
         paths.versions, reader(shapes.VERSIONS), missing, "versions and hardware are unknown"
     )
@@ -203,6 +205,24 @@ def _remarks(path: Path) -> list[tuple[str, str]]:
 
 def _optional(path: Path, shape: TypeAdapter[Any]) -> dict[str, Any]:
     return dict(reader(shape)(path)) if path.is_file() else {}
+
+
+def _with_variants(
+    timing: Mapping[str, dict[str, Any]], folder: Path, variants: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """The stages' figures, before a variant's own stage those of the kernels made for it.
+
+    Its members run in folders of their own and keep their time there.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    read = reader(shapes.TIMING)
+    for variant in variants:
+        for file in sorted((folder / "variants" / variant).glob("*/timing.json")):
+            member = "" if file.parent.name == "0" else f" {file.parent.name}"
+            found |= {f"{variant}{member}: {stage}": facts for stage, facts in read(file).items()}
+    first = next((i for i, stage in enumerate(timing) if stage in variants), len(timing))
+    items = list(timing.items())
+    return dict([*items[:first], *found.items(), *items[first:]])
 
 
 def _with_comparisons(method: Method, comparisons: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -6,10 +6,12 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.artefact import read_json, write_json
+from pipeline.config import read_yaml, write_yaml
 from pipeline.report.build import build_report, compare
 from pipeline.report.kernel_figures import plane_figure
 from pipeline.report.pair_figures import differences_figure
 from pipeline.report.record import read_run
+from pipeline.report.words import facts
 from pipeline.types import InputError
 
 FIGURES = 12
@@ -206,6 +208,33 @@ def test_a_folder_with_a_config_alone_gets_its_report(make_run, tmp_path):
     text = Page(build_report(alone).read_text()).text
     for file in ("metrics.json", "timing.json", "versions.json"):
         assert f"{file} is not there" in text
+
+
+def test_the_time_of_a_variants_own_kernel_is_a_row_before_the_variant(make_run):
+    folder = make_run()
+    config = read_yaml(folder / "config.yaml") | {"variants": {"centred": {}}}
+    write_yaml(folder / "config.yaml", config)
+    timing = read_json(folder / "timing.json") | {"centred": {"seconds": 0.2}, "last": {}}
+    write_json(folder / "timing.json", timing)
+    for variant, member in (("centred", "0"), ("centred", "head_1"), ("of_before", "0")):
+        own = {"kernel": {"seconds": 4.6}}
+        write_json(folder / "variants" / variant / member / "timing.json", own)
+    assert [*read_run(folder).timing][-4:] == [
+        "centred: kernel",
+        "centred head_1: kernel",
+        "centred",
+        "last",
+    ]
+
+
+def test_the_moment_and_the_commit_of_a_run_stand_in_its_facts(make_run):
+    folder = make_run()
+    versions = read_json(folder / "versions.json")
+    stamps = {"started": "2026-11-22T09:02:03Z", "commit": "ab12"}
+    write_json(folder / "versions.json", versions | stamps)
+    known = dict(facts(read_run(folder)))
+    assert known["Started last"] == "2026-11-22 09:02:03 UTC"
+    assert known["Code"] == "entk 0.1.0, git commit ab12"
 
 
 def test_an_unconverged_fit_stands_out(make_run):
