@@ -4,6 +4,9 @@ Whatever has been finished is read; nothing is computed again and nothing is req
 folder itself, for a half-finished run deserves a report too.
 """
 
+import csv
+import hashlib
+import io
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +58,15 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """The rows of a split."""
+
+    n: int
+    sha256: str
+    """Of the list of samples, so that equal splits are known as such."""
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything the report shows of one run folder."""
 
@@ -81,11 +93,16 @@ class Run:
     """Remarks on network and benchmark (``notes.json``), as (subject, remark)."""
     missing: list[str]
     """One sentence for each piece that is not there: what, and why."""
+    samples: dict[str, Samples] = field(default_factory=dict)
+    """The rows of each split, where the run has listed them (``manifests/``)."""
+    told_apart_by: str = ""
+    """Part of the folder that tells the run from another of the same name."""
 
     @property
     def name(self) -> str:
-        """The run's name."""
-        return str(self.config.get("name") or self.folder.resolve().name)
+        """The run's name, with what tells it apart from another of the same name."""
+        name = str(self.config.get("name") or self.folder.resolve().name)
+        return f"{name} ({self.told_apart_by})" if self.told_apart_by else name
 
     @property
     def benchmark(self) -> str:
@@ -113,6 +130,22 @@ class Run:
     def splits(self) -> list[str]:
         """Every split that some method was scored on, validation first and shifts last."""
         return ordered_splits({split for method in self.methods for split in method.splits})
+
+    def lead(self, of: str, minus: str, split: str) -> tuple[float, float, float] | None:
+        """A method's mean lead over another on the same rows, and its interval's two ends."""
+        pairs = self.comparisons.get("splits", {}).get(split, {}).get("differences", ())
+        for pair in pairs:
+            low, high = pair["interval"]
+            if (pair["of"], pair["minus"]) == (of, minus):
+                return pair["mean"], low, high
+            if (pair["of"], pair["minus"]) == (minus, of):
+                return -pair["mean"], -high, -low
+        return None
+
+    @property
+    def awaited_splits(self) -> list[str]:
+        """The splits that methods will be scored on, by the lists of their samples."""
+        return ordered_splits(set(self.samples) - {"train", "pretrain"})
 
     @property
     def notes(self) -> list[tuple[str, str]]:
@@ -147,7 +180,7 @@ def read_run(folder: Path) -> Run:
         replace(method, splits=_with_comparisons(method, comparisons))
         for method in _methods(paths, config, metrics)
     ]
-    missing += _missing_cells(methods) if metrics else []
+    missing += _missing_cells(methods)
     missing += _missing_pieces(paths) if metrics else []
     provenance = {
         str(file.parent.relative_to(folder)): reader(shapes.FACTS)(file)
@@ -169,6 +202,7 @@ def read_run(folder: Path) -> Run:
         mistakes=_optional(paths.mistakes / "mistakes.json", shapes.MISTAKES),
         remarks=_remarks(folder / "notes.json"),
         missing=missing,
+        samples={file.stem: _samples(file) for file in sorted(paths.manifests.glob("*.csv"))},
     )
 
 
@@ -205,6 +239,12 @@ def _remarks(path: Path) -> list[tuple[str, str]]:
 
 def _optional(path: Path, shape: TypeAdapter[Any]) -> dict[str, Any]:
     return dict(reader(shape)(path)) if path.is_file() else {}
+
+
+def _samples(manifest: Path) -> Samples:
+    content = manifest.read_bytes()
+    rows = sum(1 for _ in csv.reader(io.StringIO(content.decode(), newline=""))) - 1
+    return Samples(rows, hashlib.sha256(content).hexdigest())
 
 
 def _with_variants(
@@ -256,6 +296,9 @@ def _methods(
     scored = metrics.get("methods") or {}
     fitted = {file.parent.name for file in (paths.path / "fit").glob("*/fit.json")}
     wanted = {_kind(baseline) for baseline in config.get("baselines") or ()}
+    wanted |= set(config.get("variants") or ())
+    # A half-finished run was asked for both kernel machines, whatever else its config names.
+    wanted |= set() if metrics or not config else {"entk", "entk_early_stopping"}
     if config.get("gp") is not None:
         wanted.add("entk_gp")
     order = list(METHOD_LABELS)

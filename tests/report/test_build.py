@@ -11,7 +11,8 @@ from pipeline.report.build import build_report, compare
 from pipeline.report.kernel_figures import plane_figure
 from pipeline.report.pair_figures import differences_figure
 from pipeline.report.record import read_run
-from pipeline.report.words import facts
+from pipeline.report.results import results_table
+from pipeline.report.words import facts, headline
 from pipeline.types import InputError
 
 FIGURES = 12
@@ -235,6 +236,57 @@ def test_the_moment_and_the_commit_of_a_run_stand_in_its_facts(make_run):
     known = dict(facts(read_run(folder)))
     assert known["Started last"] == "2026-11-22 09:02:03 UTC"
     assert known["Code"] == "entk 0.1.0, git commit ab12"
+
+
+def test_a_killed_run_shows_every_method_it_was_asked_for_and_the_splits_it_awaits(make_run):
+    folder = make_run()
+    (folder / "metrics.json").unlink()
+    shutil.rmtree(folder / "fit")
+    asked = read_yaml(folder / "config.yaml") | {"gp": {}, "variants": {"centred": {}}}
+    write_yaml(folder / "config.yaml", asked)
+    (folder / "manifests").mkdir()
+    for split in ("train", "val", "id_test", "ood_blur"):
+        (folder / "manifests" / f"{split}.csv").write_text("id,label,group,sha256\na,b,,c\n")
+    run = read_run(folder)
+    table = results_table(run)
+    assert [column.split for column in table.columns] == ["id_test", "ood_blur"]
+    assert {row.detail for row in table.rows} == {"not run yet"}
+    assert {method.name for method in run.methods} == {
+        "scratch", "linear_probe", "finetune", "entk", "entk_early_stopping", "entk_gp", "centred",
+    }  # fmt: skip
+    assert "Fine-tuning: not run yet." in run.missing
+
+
+def test_the_headline_says_how_its_method_was_chosen_and_how_sure_each_lead_is(make_run):
+    folder = make_run()
+    metrics = read_json(folder / "metrics.json")
+    for method in metrics["methods"].values():
+        method["splits"]["ood_blur"] = method["splits"]["ood_test"]
+    write_json(folder / "metrics.json", metrics)
+    compared = read_json(folder / "comparisons" / "comparisons.json")
+    for pair in compared["splits"]["id_test"]["differences"]:
+        if {pair["of"], pair["minus"]} == {"entk", "finetune"}:
+            pair["interval"] = [-0.03, 0.01]
+    write_json(folder / "comparisons" / "comparisons.json", compared)
+    told = headline(read_run(folder))
+    assert told["among"] == ["eNTK, early stopping", "eNTK, converged"]
+    assert [tile["label"] for tile in told["tiles"]] == ["ID test", "OOD test", "OOD blur"]
+    leads = {label: facts for label, *facts in told["tiles"][0]["against"]}
+    assert leads["Fine-tuning"] == ["+1.7", "−1.0 to +3.0", False]
+    assert leads["Linear probing"] == ["+24.2", "+23.0 to +25.4", True]
+    page = build_report(folder).read_text()
+    assert "the best on the validation split of eNTK, early stopping; eNTK, converged" in page
+    assert 'class="unclear">+1.7' in page
+
+
+def test_the_runs_own_variants_are_no_baselines(make_run):
+    folder = make_run()
+    asked = read_yaml(folder / "config.yaml") | {"variants": {"finetune": {}}}
+    write_yaml(folder / "config.yaml", asked)
+    labels = {
+        label for tile in headline(read_run(folder))["tiles"] for label, *_ in tile["against"]
+    }
+    assert labels == {"Linear probing", "From scratch"}
 
 
 def test_an_unconverged_fit_stands_out(make_run):
