@@ -254,15 +254,20 @@ def _with_variants(
 
     Its members run in folders of their own and keep their time there.
     """
-    found: dict[str, dict[str, Any]] = {}
     read = reader(shapes.TIMING)
+    own: dict[str, dict[str, Any]] = {}
     for variant in variants:
         for file in sorted((folder / "variants" / variant).glob("*/timing.json")):
             member = "" if file.parent.name == "0" else f" {file.parent.name}"
-            found |= {f"{variant}{member}: {stage}": facts for stage, facts in read(file).items()}
-    first = next((i for i, stage in enumerate(timing) if stage in variants), len(timing))
-    items = list(timing.items())
-    return dict([*items[:first], *found.items(), *items[first:]])
+            stages = {f"{variant}{member}: {stage}": facts for stage, facts in read(file).items()}
+            own[variant] = own.get(variant, {}) | stages
+    result: dict[str, dict[str, Any]] = {}
+    for stage, facts in timing.items():
+        result |= own.pop(stage, {}) | {stage: facts}
+    # A variant that was interrupted has no stage of its own yet.
+    for stages in own.values():
+        result |= stages
+    return result
 
 
 def _with_comparisons(method: Method, comparisons: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
