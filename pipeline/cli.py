@@ -54,7 +54,11 @@ Overrides = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run.  [default: runs/NAME]")]
 Page = Annotated[
     Path | None,
-    typer.Option("--out", help="Comparison page.  [default: runs/comparison.html]"),
+    typer.Option(
+        "--out",
+        help="Page to write: the comparison of several runs [default: runs/comparison.html], or a "
+        "copy of one run's report.",
+    ),
 ]
 Server = Annotated[
     str | None,
@@ -63,6 +67,7 @@ Server = Annotated[
 Experiment = Annotated[str, typer.Option("--experiment", help="MLflow's name for the group.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/quickstart.")]
 Runs = Annotated[list[Path], typer.Argument(help="One run to report, or several to compare.")]
+Finished = Annotated[list[Path], typer.Argument(help="Folders of finished runs to log.")]
 MachineFile = Annotated[
     Path | None,
     typer.Option(
@@ -162,18 +167,19 @@ def report(runs: Runs, out: Page = None) -> None:
 
     Example: `entk report runs/quickstart runs/other --out comparison.html`
     """
-    from pipeline.report.build import build_report, compare
+    from pipeline.report.build import build_report, compare, copy_report
     from pipeline.store.place import on_disk
 
-    if len(runs) == 1 and out is None:
-        console.print(f"Report: {build_report(runs[0])}")
+    if len(runs) == 1:
+        page = build_report(runs[0]) if out is None else copy_report(runs[0], on_disk(out))
+        console.print(f"Report: {page}")
     else:
         page = on_disk(out or Path("runs") / "comparison.html")
         console.print(f"Comparison: {compare(runs, page)}")
 
 
 @app.command()
-def track(runs: Runs, uri: Server = None, experiment: Experiment = "entk") -> None:
+def track(runs: Finished, uri: Server = None, experiment: Experiment = "entk") -> None:
     """Log finished runs to MLflow: config, metrics, timing, report. Safe to repeat.
 
     Example: `entk track runs/quickstart --uri http://mlflow.example.org`

@@ -3,7 +3,7 @@
 ```text
 runs/NAME/
   config.yaml       the resolved config; it runs again as it is
-  versions.json     code, libraries, hardware
+  versions.json     code, libraries, hardware, and the command that started last
   notes.json        what the reader must know of network and benchmark
   manifests/        each split's samples: id, label, domain, content hash
   plan.json         bytes, memory, batch size and strategy, fixed before work starts
@@ -27,6 +27,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -241,11 +243,16 @@ class RunFolder:
 
 
 def versions() -> dict[str, Any]:
-    """Code, libraries and hardware of this process."""
+    """Code, libraries and hardware of this process, its command and when it started (UTC).
+
+    The command is quoted, so that a shell takes it as it stands.
+    """
     import psutil
 
     return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "entk": __version__,
+        "commit": _commit(),
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in REPORTED_LIBRARIES},
         "machine": {
@@ -255,8 +262,30 @@ def versions() -> dict[str, Any]:
             "memory_bytes": psutil.virtual_memory().total,
             "gpus": _gpus(),
         },
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
     }
+
+
+def _commit() -> str | None:
+    """The git commit of the code, with ``-dirty`` where files differ from it; none if installed.
+
+    A package that merely lies inside another project's checkout is not tracked there.
+    """
+    if not _git("ls-files", "__init__.py"):
+        return None
+    return _git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty") or None
+
+
+def _git(*arguments: str) -> str:
+    """What git prints of this package's folder; nothing where there is no git or no checkout."""
+    command = ["git", "--no-optional-locks", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _version(library: str) -> str | None:

@@ -151,7 +151,8 @@ def tune(
             break
         logger.info("the best learning rate lies at the end of the grid: adding %.3g", beyond)
         points = sorted([*points, visit(beyond, splits["train"])], key=lambda p: p.learning_rate)
-    notes = [*_notes(points), *_no_better_than_one_class(points, splits[selection].labels)]
+    unlearned = _no_better_than_one_class(points, splits[selection].labels)
+    notes = [*_notes(points, recipe.epochs), *unlearned]
     best = _best(points)
     if best is None:
         return TrainedFit(None, {}, points, notes)
@@ -180,12 +181,15 @@ def _scores(
     return scores | {split: predict(module, splits[split], device=device) for split in others}
 
 
-def _notes(points: Sequence[Point]) -> list[str]:
+def _notes(points: Sequence[Point], epochs: int) -> list[str]:
     notes = [
         f"learning rate {p.learning_rate:g} diverged: {p.diverged}" for p in points if p.diverged
     ]
     if _beyond(points) is not None:
         notes.append("the chosen learning rate lies at the edge of its grid: widen the grid")
+    best = _best(points)
+    if best is not None and best.epoch == epochs:
+        notes.append(f"the last of {epochs} epochs was the best: more epochs may do better")
     return notes
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.artefact import atomic_path
-from pipeline.report import results, words
+from pipeline.report import comparison, results, words
 from pipeline.report.drawing import Drawn
 from pipeline.report.gallery import galleries, gallery_method
-from pipeline.report.record import Run, read_run, short_digest
+from pipeline.report.record import Run, ordered_splits, read_run, short_digest, split_label
 from pipeline.report.sections import Section, all_sections
 from pipeline.report.shift_figures import comparison_figure
 from pipeline.report.svg import inline_svg, png_file, svg_file
@@ -56,36 +57,63 @@ def write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
         _write(folder / FIGURES / f"{drawn.name}.png", png_file(drawn.figure))
 
 
+def copy_report(folder: Path, page: Path) -> Path:
+    """Write a run's report, and its page, which is one file, to another place too."""
+    _write(page, build_report(folder).read_bytes())
+    return page
+
+
 def compare(folders: Sequence[Path], page: Path) -> Path:
     """Write one page that sets several runs side by side; the page's path.
 
-    Beside it, under its name, lie the figures as CSV, the table as LaTeX, the chart as SVG and PNG.
-    Runs on different benchmarks are refused: their accuracies do not compare.
+    Beside it, under its name, lie the figures as CSV, the table as LaTeX, the charts as SVG and
+    PNG. Runs on different benchmarks are refused: their accuracies do not compare.
     """
-    runs = [read_run(folder) for folder in folders]
+    folders, notes = comparison.distinct_folders(folders)
+    runs = comparison.told_apart([read_run(folder) for folder in folders])
     benchmarks = sorted({run.benchmark for run in runs})
     if len(benchmarks) != 1:
         raise InputError(
             f"runs to compare must share one benchmark, found {', '.join(benchmarks) or 'no run'}. "
             "Compare them in groups."
         )
-    figure = comparison_figure(runs)
-    table = results.comparison_table(runs)
+    differing = comparison.differing_splits(runs)
+    figures = _comparison_figures(runs)
+    table = results.comparison_table(runs, differing)
     _write(page.with_suffix(".csv"), metrics_csv(runs))
     _write(page.with_suffix(".tex"), latex(table))
-    if figure is not None:
-        _write(page.with_suffix(".svg"), svg_file(figure.figure, figure.name))
-        _write(page.with_suffix(".png"), png_file(figure.figure))
+    for shift, figure in figures.items():
+        stem = page.stem if shift == "ood_test" else f"{page.stem}-{shift}"
+        _write(page.with_name(f"{stem}.svg"), svg_file(figure.figure, figure.name))
+        _write(page.with_name(f"{stem}.png"), png_file(figure.figure))
+    splits, leads = comparison.lead_rows(runs)
     content = {
         "benchmark": benchmarks[0],
         "table": table,
-        "figures": [_element(figure)] if figure else [],
-        "runs": [(run, str(run.folder)) for run in runs],
+        "figures": [_element(figure) for figure in figures.values()],
+        "runs": [(run, str(run.folder), comparison.counts_in_words(run)) for run in runs],
         "selections": sorted({run.selection_phrase for run in runs}),
+        "notes": notes,
+        "differing": [split_label(split) for split in differing],
+        "lead_splits": [split_label(split) for split in splits],
+        "leads": leads,
+        "level": comparison.LEVEL_IN_WORDS,
         "missing": [f"{run.name}: {sentence}" for run in runs for sentence in run.missing],
     }
     render(page, "compare.html.j2", content)
     return page
+
+
+def _comparison_figures(runs: Sequence[Run]) -> dict[str, Drawn]:
+    """One chart a shift that any of the runs was scored on."""
+    shifts = ordered_splits({s for run in runs for s in run.splits if s.startswith("ood")})
+    figures = {}
+    for shift in shifts:
+        drawn = comparison_figure(runs, shift)
+        if drawn is not None:
+            title = f"{split_label(shift)} against in distribution"
+            figures[shift] = replace(drawn, name=f"comparison-{shift}", title=title)
+    return figures
 
 
 def _content(run: Run, sections: Sequence[Section]) -> dict[str, Any]:

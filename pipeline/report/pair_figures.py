@@ -20,7 +20,10 @@ def differences_figure(run: Run) -> Drawn | None:
     ours = leading_method(run)
     others = [m for m in run.methods if ours and m is not ours and m.splits]
     rows = [
-        (m, split, pair) for m in others for split in SHOWN if (pair := _lead(run, ours, m, split))
+        (m, split, [100 * share for share in found])
+        for m in others
+        for split in SHOWN
+        if ours and (found := run.lead(ours.name, m.name, split))
     ]
     if not rows or run.metric != "accuracy":
         return None
@@ -85,17 +88,3 @@ def _name_axes(axes: Any, methods: list[Method]) -> None:
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def _lead(
-    run: Run, ours: Method | None, other: Method, split: str
-) -> tuple[float, float, float] | None:
-    """(mean, low, high) in points of ``ours`` minus the other method."""
-    pairs = run.comparisons.get("splits", {}).get(split, {}).get("differences", ())
-    for pair in pairs:
-        low, high = pair["interval"]
-        if ours and (pair["of"], pair["minus"]) == (ours.name, other.name):
-            return 100 * pair["mean"], 100 * low, 100 * high
-        if ours and (pair["of"], pair["minus"]) == (other.name, ours.name):
-            return -100 * pair["mean"], -100 * high, -100 * low
-    return None

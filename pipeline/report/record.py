@@ -4,13 +4,20 @@ Whatever has been finished is read; nothing is computed again and nothing is req
 folder itself, for a half-finished run deserves a report too.
 """
 
-from collections.abc import Mapping
+import csv
+import hashlib
+import io
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artefact import PROVENANCE, digest, read_json
+from pydantic import TypeAdapter
+
+from pipeline.artefact import PROVENANCE, digest
 from pipeline.config import read_yaml
+from pipeline.report import shapes
+from pipeline.report.shapes import Reader, reader
 from pipeline.runs import RunFolder
 from pipeline.types import InputError
 
@@ -51,6 +58,15 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """The rows of a split."""
+
+    n: int
+    sha256: str
+    """Of the list of samples, so that equal splits are known as such."""
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything the report shows of one run folder."""
 
@@ -58,6 +74,7 @@ class Run:
     config: dict[str, Any]
     metrics: dict[str, Any]
     timing: dict[str, dict[str, Any]]
+    """Each stage's seconds, rates and bytes, those of variants' own kernels included."""
     versions: dict[str, Any]
     methods: list[Method]
     provenance: dict[str, dict[str, Any]]
@@ -76,11 +93,16 @@ class Run:
     """Remarks on network and benchmark (``notes.json``), as (subject, remark)."""
     missing: list[str]
     """One sentence for each piece that is not there: what, and why."""
+    samples: dict[str, Samples] = field(default_factory=dict)
+    """The rows of each split, where the run has listed them (``manifests/``)."""
+    told_apart_by: str = ""
+    """Part of the folder that tells the run from another of the same name."""
 
     @property
     def name(self) -> str:
-        """The run's name."""
-        return str(self.config.get("name") or self.folder.resolve().name)
+        """The run's name, with what tells it apart from another of the same name."""
+        name = str(self.config.get("name") or self.folder.resolve().name)
+        return f"{name} ({self.told_apart_by})" if self.told_apart_by else name
 
     @property
     def benchmark(self) -> str:
@@ -109,6 +131,22 @@ class Run:
         """Every split that some method was scored on, validation first and shifts last."""
         return ordered_splits({split for method in self.methods for split in method.splits})
 
+    def lead(self, of: str, minus: str, split: str) -> tuple[float, float, float] | None:
+        """A method's mean lead over another on the same rows, and its interval's two ends."""
+        pairs = self.comparisons.get("splits", {}).get(split, {}).get("differences", ())
+        for pair in pairs:
+            low, high = pair["interval"]
+            if (pair["of"], pair["minus"]) == (of, minus):
+                return pair["mean"], low, high
+            if (pair["of"], pair["minus"]) == (minus, of):
+                return -pair["mean"], -high, -low
+        return None
+
+    @property
+    def awaited_splits(self) -> list[str]:
+        """The splits that methods will be scored on, by the lists of their samples."""
+        return ordered_splits(set(self.samples) - {"train", "pretrain"})
+
     @property
     def notes(self) -> list[tuple[str, str]]:
         """Every warning and remark: on network and benchmark, then on the fits."""
@@ -126,18 +164,26 @@ def read_run(folder: Path) -> Run:
         )
     missing: list[str] = []
     config = _read(paths.config, read_yaml, missing, "the config cannot be shown")
-    metrics = _read(paths.metrics, read_json, missing, "evaluation has not run, no cell is filled")
-    timing = _read(paths.timing, read_json, missing, "no stage has finished")
-    versions = _read(paths.versions, read_json, missing, "versions and hardware are unknown")
-    comparisons = _optional(paths.comparisons / "comparisons.json")
+    metrics = _read(
+        paths.metrics,
+        reader(shapes.METRICS),
+        missing,
+        "evaluation has not run, no cell is filled",
+    )
+    timing = _read(paths.timing, reader(shapes.TIMING), missing, "no stage has finished")
+    timing = _with_variants(timing, folder, config.get("variants") or ())
+    versions = _read(
+        paths.versions, reader(shapes.VERSIONS), missing, "versions and hardware are unknown"
+    )
+    comparisons = _optional(paths.comparisons / "comparisons.json", shapes.COMPARISONS)
     methods = [
         replace(method, splits=_with_comparisons(method, comparisons))
         for method in _methods(paths, config, metrics)
     ]
-    missing += _missing_cells(methods) if metrics else []
+    missing += _missing_cells(methods)
     missing += _missing_pieces(paths) if metrics else []
     provenance = {
-        str(file.parent.relative_to(folder)): read_json(file)
+        str(file.parent.relative_to(folder)): reader(shapes.FACTS)(file)
         for file in sorted(folder.glob(f"**/{PROVENANCE}"))
         if ".partial" not in str(file)
     }
@@ -149,13 +195,14 @@ def read_run(folder: Path) -> Run:
         versions=versions,
         methods=methods,
         provenance=provenance,
-        plan=_optional(paths.plan),
-        columns=_columns(paths.columns / "columns.json"),
-        spectrum=_optional(paths.spectrum / "spectrum.json"),
+        plan=_optional(paths.plan, shapes.FACTS),
+        columns=_optional(paths.columns / "columns.json", shapes.COLUMNS).get("columns", []),
+        spectrum=_optional(paths.spectrum / "spectrum.json", shapes.SPECTRUM),
         comparisons=comparisons,
-        mistakes=_optional(paths.mistakes / "mistakes.json"),
+        mistakes=_optional(paths.mistakes / "mistakes.json", shapes.MISTAKES),
         remarks=_remarks(folder / "notes.json"),
         missing=missing,
+        samples={file.stem: _samples(file) for file in sorted(paths.manifests.glob("*.csv"))},
     )
 
 
@@ -178,20 +225,49 @@ def short_digest(provenance: Mapping[str, Any]) -> str:
     return digest(provenance)[:12]
 
 
-def _read(path: Path, reader: Any, missing: list[str], consequence: str) -> dict[str, Any]:
+def _read(path: Path, read: Reader, missing: list[str], consequence: str) -> dict[str, Any]:
     if path.is_file():
-        return dict(reader(path))
+        return dict(read(path))
     missing.append(f"{path.name} is not there: {consequence}.")
     return {}
 
 
 def _remarks(path: Path) -> list[tuple[str, str]]:
-    subjects = read_json(path) if path.is_file() else {}
+    subjects = _optional(path, shapes.NOTES)
     return [(subject.capitalize(), str(n)) for subject, notes in subjects.items() for n in notes]
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    return dict(read_json(path)) if path.is_file() else {}
+def _optional(path: Path, shape: TypeAdapter[Any]) -> dict[str, Any]:
+    return dict(reader(shape)(path)) if path.is_file() else {}
+
+
+def _samples(manifest: Path) -> Samples:
+    content = manifest.read_bytes()
+    rows = sum(1 for _ in csv.reader(io.StringIO(content.decode(), newline=""))) - 1
+    return Samples(rows, hashlib.sha256(content).hexdigest())
+
+
+def _with_variants(
+    timing: Mapping[str, dict[str, Any]], folder: Path, variants: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """The stages' figures, before a variant's own stage those of the kernels made for it.
+
+    Its members run in folders of their own and keep their time there.
+    """
+    read = reader(shapes.TIMING)
+    own: dict[str, dict[str, Any]] = {}
+    for variant in variants:
+        for file in sorted((folder / "variants" / variant).glob("*/timing.json")):
+            member = "" if file.parent.name == "0" else f" {file.parent.name}"
+            stages = {f"{variant}{member}: {stage}": facts for stage, facts in read(file).items()}
+            own[variant] = own.get(variant, {}) | stages
+    result: dict[str, dict[str, Any]] = {}
+    for stage, facts in timing.items():
+        result |= own.pop(stage, {}) | {stage: facts}
+    # A variant that was interrupted has no stage of its own yet.
+    for stages in own.values():
+        result |= stages
+    return result
 
 
 def _with_comparisons(method: Method, comparisons: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -219,16 +295,15 @@ def _missing_pieces(paths: RunFolder) -> list[str]:
     ]
 
 
-def _columns(path: Path) -> list[dict[str, Any]]:
-    return list(read_json(path)["columns"]) if path.is_file() else []
-
-
 def _methods(
     paths: RunFolder, config: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> list[Method]:
     scored = metrics.get("methods") or {}
     fitted = {file.parent.name for file in (paths.path / "fit").glob("*/fit.json")}
     wanted = {_kind(baseline) for baseline in config.get("baselines") or ()}
+    wanted |= set(config.get("variants") or ())
+    # A half-finished run was asked for both kernel machines, whatever else its config names.
+    wanted |= set() if metrics or not config else {"entk", "entk_early_stopping"}
     if config.get("gp") is not None:
         wanted.add("entk_gp")
     order = list(METHOD_LABELS)
@@ -241,10 +316,11 @@ def _methods(
 def _method(
     paths: RunFolder, name: str, scored: Mapping[str, Any] | None, is_fitted: bool
 ) -> Method:
-    fit = read_json(paths.fit(name) / "fit.json") if is_fitted else {}
+    read = reader(shapes.FIT)
+    fit = read(paths.fit(name) / "fit.json") if is_fitted else {}
     for file in sorted(paths.curves(name).glob("*.json")):
         if file.name != PROVENANCE:
-            fit = {**fit, **read_json(file)}
+            fit = {**fit, **read(file)}
     if scored is None:
         reason = fit.get("reason") or fit.get("status")
         reason = reason or ("fitted, not evaluated yet" if is_fitted else "not run yet")

@@ -1,6 +1,6 @@
 """The table of results as values, rendered by HTML, Markdown and the terminal alike."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.report.record import METHOD_LABELS, Method, Run, ordered_splits, split_label
@@ -106,7 +106,8 @@ EMPTY = Cell("—")
 
 def results_table(run: Run) -> Table:
     """The leading metric of every method on every split, the best of each split marked."""
-    splits = [s for s in run.splits if s != "val" or run.splits == ["val"]]
+    found = run.splits or run.awaited_splits
+    splits = [s for s in found if s != "val" or found == ["val"]]
     columns = [Column(split, run.metric, _rows_of([run], split)) for split in splits]
     return Table(columns, _rows([run], columns), published_rows(run.benchmark, columns))
 
@@ -155,11 +156,22 @@ def number(value: float, metric: str) -> str:
     return f"{100.0 * value:.1f}" if metric in PERCENT else f"{value:.3f}"
 
 
-def comparison_table(runs: Sequence[Run]) -> Table:
-    """Every method of every run on every test split, one row each; the best of all marked."""
+def comparison_table(runs: Sequence[Run], unmarked: Collection[str] = ()) -> Table:
+    """Every method of every run on every test split, one row each; the best of all marked.
+
+    On the ``unmarked`` splits the runs saw different rows, and none is best.
+    """
     splits = ordered_splits({s for run in runs for s in run.splits} - {"val"})
     columns = [Column(s, runs[0].metric, _rows_of(runs, s)) for s in splits]
-    return Table(columns, _rows(runs, columns), published_rows(runs[0].benchmark, columns))
+    marked = [column.split not in unmarked for column in columns]
+    rows = [
+        replace(
+            row,
+            cells=[replace(c, best=c.best and m) for c, m in zip(row.cells, marked, strict=True)],
+        )
+        for row in _rows(runs, columns)
+    ]
+    return Table(columns, rows, published_rows(runs[0].benchmark, columns))
 
 
 def _rows(runs: Sequence[Run], columns: list[Column]) -> list[Row]:

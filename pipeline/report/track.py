@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.artefact import read_json
 from pipeline.config import read_yaml
+from pipeline.report.shapes import METRICS, TIMING, reader
 from pipeline.types import InputError, MissingExtraError
 
 TAG = "entk.folder"
@@ -70,10 +70,10 @@ def _run_id(client: Any, experiment_id: str, folder: Path, parameters: Mapping[s
 
 def numbers(folder: Path) -> Iterator[tuple[str, float]]:
     """``METHOD.SPLIT.METRIC`` of metrics.json, ``timing.STAGE.FACT`` of timing.json."""
-    for method, found in read_json(folder / "metrics.json")["methods"].items():
+    for method, found in reader(METRICS)(folder / "metrics.json")["methods"].items():
         yield from _numeric(flat(found.get("splits", {}), f"{method}."))
     if (folder / "timing.json").is_file():
-        yield from _numeric(flat(read_json(folder / "timing.json"), "timing."))
+        yield from _numeric(flat(reader(TIMING)(folder / "timing.json"), "timing."))
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -82,36 +82,54 @@ def leading_method(run: Run) -> Method | None:
 
     The reader's eye is led by a choice that read no test label.
     """
-    ours = [m for m in run.methods if m.name.startswith("entk") and run.selection in m.splits]
+    ours = _kernel_methods(run)
     if not ours or run.metric != "accuracy":
         return None
     return max(ours, key=lambda m: m.splits[run.selection]["accuracy"])
 
 
+def _kernel_methods(run: Run) -> list[Method]:
+    return [m for m in run.methods if m.name.startswith("entk") and run.selection in m.splits]
+
+
 def headline(run: Run) -> dict[str, Any] | None:
-    """The kernel's result in two numbers, beside each baseline's."""
-    leading = ("id_test", "ood_test")
+    """The kernel's accuracy on every test split, beside each baseline's."""
     chosen = leading_method(run)
-    if chosen is None or not set(leading) <= set(chosen.splits):
+    if chosen is None or not {"id_test", "ood_test"} <= set(chosen.splits):
         return None
-    baselines = [
-        m for m in run.methods if set(leading) <= set(m.splits) and not m.name.startswith("entk")
-    ]
+    own = {*(run.config.get("variants") or ())}
+    baselines = [m for m in run.methods if not m.name.startswith("entk") and m.name not in own]
+    level = run.comparisons.get("level")
     return {
         "method": chosen.label,
+        "among": [m.label for m in _kernel_methods(run)],
+        "level": f"{100 * level:g}" if level else "",
         "tiles": [
             {
                 "label": split_label(split),
                 "accuracy": f"{100 * chosen.splits[split]['accuracy']:.1f}",
                 "stderr": f"{100 * chosen.splits[split]['stderr']:.1f}",
-                "against": [
-                    (m.label, f"{_gain(chosen, m, split):+.1f}".replace("-", "−"))
-                    for m in baselines
-                ],
+                "against": [_lead(run, chosen, m, split) for m in baselines if split in m.splits],
             }
-            for split in leading
+            for split in run.splits
+            if split != "val" and split in chosen.splits
         ],
     }
+
+
+def _lead(run: Run, chosen: Method, other: Method, split: str) -> tuple[str, str, str, bool]:
+    """The other method, the lead over it, the lead's interval, and whether that leaves out 0."""
+    gain = chosen.splits[split]["accuracy"] - other.splits[split]["accuracy"]
+    found = run.lead(chosen.name, other.name, split)
+    if found is None:
+        return other.label, points(gain), "", True
+    _, low, high = found
+    return other.label, points(gain), f"{points(low)} to {points(high)}", not low <= 0 <= high
+
+
+def points(share: float) -> str:
+    """A difference between two shares, in points and with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -125,14 +143,11 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Solver", _inner(run.config.get("solver"))),
         ("Chosen on", f"{run.selection_phrase}, by {run.metric}"),
         ("Machine", _machine(machine)),
-        ("Code", f"entk {run.versions['entk']}" if "entk" in run.versions else ""),
+        ("Started last", _moment(run.versions.get("started"))),
+        ("Code", _code(run.versions)),
         ("Command", str(run.versions.get("command") or "")),
     ]
     return [(term, value) for term, value in pairs if value]
-
-
-def _gain(method: Method, other: Method, split: str) -> float:
-    return 100.0 * (method.splits[split]["accuracy"] - other.splits[split]["accuracy"])
 
 
 def _inner(options: Any, fallback: str = "") -> str:
@@ -143,6 +158,18 @@ def _inner(options: Any, fallback: str = "") -> str:
     kind = str(plain.pop("kind", fallback))
     words = [quantity(k, v) for k, v in plain.items() if v is not None and v is not False]
     return ", ".join([kind, *words] if kind else words)
+
+
+def _moment(stamp: Any) -> str:
+    """An ISO time (UTC) as a person reads it."""
+    return f"{str(stamp).replace('T', ' ').removesuffix('Z')} UTC" if stamp else ""
+
+
+def _code(versions: Mapping[str, Any]) -> str:
+    if "entk" not in versions:
+        return ""
+    commit = versions.get("commit")
+    return f"entk {versions['entk']}" + (f", git commit {commit}" if commit else "")
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 CONVERGED = "entk"
 STOPPED = "entk_early_stopping"
+RIDGE_AT_EDGE = "the best ridge lies at an edge of those tried"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def fit_entk(job: Job, road: KernelRoad) -> None:
         def fit(folder: Path, make: Any = make) -> Mapping[str, Any]:
             machine, before, extra = make()
             record = {**_record(job, path(), extra["selected"], machine.certificate), **extra}
+            record["notes"] += last_iteration_notes(extra["selected"], task.options.max_iterations)
             _write(folder, machine, before, record)
             return {**extra["selected"], **road.take_work()}
 
@@ -171,7 +173,7 @@ def _record(
 ) -> dict[str, Any]:
     notes = []
     if path.at_edge:
-        notes.append("the best ridge lies at an edge of those tried")
+        notes.append(RIDGE_AT_EDGE)
     if certificate["converged"] is False:
         residual, tol = certificate["residual"], certificate["tol"]
         notes.append(f"not converged: residual {residual:.1e}, asked for {tol:.0e}")
@@ -194,6 +196,16 @@ def _record(
         ],
         "notes": notes,
     }
+
+
+def last_iteration_notes(selected: Mapping[str, Any], most: int) -> list[str]:
+    """A remark where stopping was chosen at the last iteration: it might have come later."""
+    if selected["stopping"] != "early" or selected["iterations"] < most:
+        return []
+    return [
+        f"stopping was best at the last iteration of those tried, {most:,}: raise "
+        "solver.max_iterations"
+    ]
 
 
 def _write(folder: Path, machine: Machine, before: Machine, record: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from pipeline.solvers.ridge_path import fit_path
 from pipeline.solvers.targets import CenteredTargets, centered_targets, class_targets
 from pipeline.stages.baselines import starting_probe
 from pipeline.stages.features import featurize
-from pipeline.stages.fit import CONVERGED, fit_entk, fit_task
+from pipeline.stages.fit import CONVERGED, RIDGE_AT_EDGE, fit_entk, fit_task
 from pipeline.stages.job import Instrument, Job, make_instrument, stage_provenance
 from pipeline.stages.kernel import build_kernel
 from pipeline.stages.kernel_files import KernelBlocks
@@ -170,8 +170,8 @@ def _run_on_blocks(
         if options.penultimate is not None:
             activations = {s: FeatureStore.open(path).penultimate() for s, path in stores.items()}
             K, cross = with_penultimate(K, cross, activations, options.penultimate)
-        selected, scores = _fitted(job, plan, np.ascontiguousarray(K), cross)
-        write_json(folder / "fit.json", {"selected": selected, "notes": []})
+        selected, notes, scores = _fitted(job, plan, np.ascontiguousarray(K), cross)
+        write_json(folder / "fit.json", {"selected": selected, "notes": notes})
         write_method_predictions(job, name, scores, provenance)
         return selected
 
@@ -197,8 +197,8 @@ def with_penultimate(
 
 def _fitted(
     job: Job, plan: Plan, K: np.ndarray, cross: Splits
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What was selected, and scores of every split, from a kernel on the first training rows."""
+) -> tuple[dict[str, Any], list[str], dict[str, np.ndarray]]:
+    """What was selected, remarks, and every split's scores, from a kernel on the first rows."""
     task = fit_task(job, plan)
     targets = _targets(job, len(K))
     options, selection = task.options, task.selection
@@ -219,7 +219,8 @@ def _fitted(
         for split, block in cross.items()
     }
     iterations = path.certificate.iterations
-    return {"ridge": path.ridge, "stopping": "converged", "iterations": iterations}, scores
+    selected = {"ridge": path.ridge, "stopping": "converged", "iterations": iterations}
+    return selected, [RIDGE_AT_EDGE] if path.at_edge else [], scores
 
 
 def _targets(job: Job, rows: int) -> CenteredTargets:

@@ -102,6 +102,15 @@ def test_the_grid_grows_where_its_best_lies_at_the_end(make_net, splits, tmp_pat
     assert fit.selected["learning_rate"] == best.learning_rate
 
 
+def test_a_choice_of_the_last_epoch_is_remarked_upon(tmp_path):
+    def remarks(epoch):
+        points = [grid.Point(r, 0.5, epoch, [], None, tmp_path) for r in (0.01, 0.1, 1.0)]
+        return [note for note in grid._notes(points, 3) if "the last of 3 epochs" in note]
+
+    assert remarks(3)
+    assert not remarks(2)
+
+
 def test_labels_of_test_splits_never_reach_the_choice(make_net, splits, tmp_path):
     clean = tuned(make_net, splits, tmp_path / "a")
     garbage = {

@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.artefact import read_json, write_json
+from pipeline.config import read_yaml, write_yaml
 from pipeline.report.build import build_report, compare
 from pipeline.report.kernel_figures import plane_figure
 from pipeline.report.pair_figures import differences_figure
 from pipeline.report.record import read_run
+from pipeline.report.results import results_table
+from pipeline.report.words import facts, headline
 from pipeline.types import InputError
 
 FIGURES = 12
@@ -197,6 +200,93 @@ def test_a_run_without_any_metrics_still_gets_its_report(make_run):
     text = Page(build_report(folder).read_text()).text
     assert "evaluation has not run" in text
     assert "No method has been evaluated yet" in text
+
+
+def test_a_folder_with_a_config_alone_gets_its_report(make_run, tmp_path):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(make_run() / "config.yaml", alone)
+    text = Page(build_report(alone).read_text()).text
+    for file in ("metrics.json", "timing.json", "versions.json"):
+        assert f"{file} is not there" in text
+
+
+def test_the_time_of_a_variants_own_kernel_is_a_row_before_the_variant(make_run):
+    folder = make_run()
+    config = read_yaml(folder / "config.yaml") | {"variants": {"centred": {}}}
+    write_yaml(folder / "config.yaml", config)
+    timing = read_json(folder / "timing.json") | {"centred": {"seconds": 0.2}, "last": {}}
+    write_json(folder / "timing.json", timing)
+    for variant, member in (("centred", "0"), ("centred", "head_1"), ("of_before", "0")):
+        own = {"kernel": {"seconds": 4.6}}
+        write_json(folder / "variants" / variant / member / "timing.json", own)
+    assert [*read_run(folder).timing][-4:] == [
+        "centred: kernel",
+        "centred head_1: kernel",
+        "centred",
+        "last",
+    ]
+
+
+def test_the_moment_and_the_commit_of_a_run_stand_in_its_facts(make_run):
+    folder = make_run()
+    versions = read_json(folder / "versions.json")
+    stamps = {"started": "2026-11-22T09:02:03Z", "commit": "ab12"}
+    write_json(folder / "versions.json", versions | stamps)
+    known = dict(facts(read_run(folder)))
+    assert known["Started last"] == "2026-11-22 09:02:03 UTC"
+    assert known["Code"] == "entk 0.1.0, git commit ab12"
+
+
+def test_a_killed_run_shows_every_method_it_was_asked_for_and_the_splits_it_awaits(make_run):
+    folder = make_run()
+    (folder / "metrics.json").unlink()
+    shutil.rmtree(folder / "fit")
+    asked = read_yaml(folder / "config.yaml") | {"gp": {}, "variants": {"centred": {}}}
+    write_yaml(folder / "config.yaml", asked)
+    (folder / "manifests").mkdir()
+    for split in ("train", "val", "id_test", "ood_blur"):
+        (folder / "manifests" / f"{split}.csv").write_text("id,label,group,sha256\na,b,,c\n")
+    run = read_run(folder)
+    table = results_table(run)
+    assert [column.split for column in table.columns] == ["id_test", "ood_blur"]
+    assert {row.detail for row in table.rows} == {"not run yet"}
+    assert {method.name for method in run.methods} == {
+        "scratch", "linear_probe", "finetune", "entk", "entk_early_stopping", "entk_gp", "centred",
+    }  # fmt: skip
+    assert "Fine-tuning: not run yet." in run.missing
+
+
+def test_the_headline_says_how_its_method_was_chosen_and_how_sure_each_lead_is(make_run):
+    folder = make_run()
+    metrics = read_json(folder / "metrics.json")
+    for method in metrics["methods"].values():
+        method["splits"]["ood_blur"] = method["splits"]["ood_test"]
+    write_json(folder / "metrics.json", metrics)
+    compared = read_json(folder / "comparisons" / "comparisons.json")
+    for pair in compared["splits"]["id_test"]["differences"]:
+        if {pair["of"], pair["minus"]} == {"entk", "finetune"}:
+            pair["interval"] = [-0.03, 0.01]
+    write_json(folder / "comparisons" / "comparisons.json", compared)
+    told = headline(read_run(folder))
+    assert told["among"] == ["eNTK, early stopping", "eNTK, converged"]
+    assert [tile["label"] for tile in told["tiles"]] == ["ID test", "OOD test", "OOD blur"]
+    leads = {label: facts for label, *facts in told["tiles"][0]["against"]}
+    assert leads["Fine-tuning"] == ["+1.7", "−1.0 to +3.0", False]
+    assert leads["Linear probing"] == ["+24.2", "+23.0 to +25.4", True]
+    page = build_report(folder).read_text()
+    assert "the best on the validation split of eNTK, early stopping; eNTK, converged" in page
+    assert 'class="unclear">+1.7' in page
+
+
+def test_the_runs_own_variants_are_no_baselines(make_run):
+    folder = make_run()
+    asked = read_yaml(folder / "config.yaml") | {"variants": {"finetune": {}}}
+    write_yaml(folder / "config.yaml", asked)
+    labels = {
+        label for tile in headline(read_run(folder))["tiles"] for label, *_ in tile["against"]
+    }
+    assert labels == {"Linear probing", "From scratch"}
 
 
 def test_an_unconverged_fit_stands_out(make_run):
