@@ -6,7 +6,15 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.report.drawing import HUES, MUTED, SPLIT_STYLE, STYLE, Drawn, legend_above, new_figure
+from pipeline.report.drawing import (
+    MUTED,
+    SPLIT_STYLE,
+    STYLE,
+    Drawn,
+    legend_above,
+    looks,
+    new_figure,
+)
 from pipeline.report.record import Run, split_label
 
 METHODS = ("entk", "linear_probe", "linear_probe_ridge", "finetune")
@@ -22,7 +30,9 @@ def span_figure(run: Run) -> Drawn | None:
     methods = [method for method in run.methods if method.name in METHODS and method.splits]
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(extra=0.5)
-        for method, hue in zip(methods, HUES, strict=False):
+        hues = {name: own.hue for name, own in looks(m.name for m in run.methods).items()}
+        for method in methods:
+            hue = hues[method.name]
             axes.plot([], [], color=hue, label=method.label)
             for split in SPLITS:
                 facts = found["splits"].get(split, {})
