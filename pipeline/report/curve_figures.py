@@ -180,7 +180,7 @@ def _kernel_rule(run: Run, method: Method) -> str:
     stopping = (method.selected or {}).get("stopping")
     if not (method.fit.get("ridge_path") or method.fit.get("plane")):
         return ""
-    within = "within one standard error of the best score, that of their difference row by row"
+    within = "within one standard error of the best (that of their difference, row by row)"
     if stopping == "converged":
         return f"the largest ridge {within}"
     if stopping == "early" and method.fit.get("plane"):

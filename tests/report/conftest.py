@@ -192,7 +192,8 @@ def write_mistakes(folder: Path) -> None:
         "image": "000.png",
         "taught_by": [teacher, {**teacher, "adds": -0.001}],
     }
-    listed = {"id_test": [card], "ood_test": [card, {**card, "image": "lost.png"}]}
+    summed = {**card, "raised_by": 2033.71, "lowered_by": -2032.92}
+    listed = {"id_test": [card], "ood_test": [summed, {**card, "image": "lost.png"}]}
     write_json(folder / "mistakes.json", {"method": "entk", "splits": listed})
 
 

@@ -100,6 +100,8 @@ def test_mistakes_show_their_images_and_who_taught_them(make_run):
     words = Page(text).text
     for part in ("The most confident mistakes", "99 %", "is flowers (< 1 %)", "+0.021", "−0.001"):
         assert part in words
+    assert words.count("from all samples") == 1, "older runs have no sums"
+    assert "of +2,034 and −2,033 from all samples" in words
 
 
 def test_tables_are_there_as_csv_and_latex(make_run):
