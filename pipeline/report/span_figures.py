@@ -11,6 +11,7 @@ from pipeline.report.drawing import (
     SPLIT_STYLE,
     STYLE,
     Drawn,
+    Look,
     legend_above,
     looks,
     new_figure,
@@ -23,25 +24,24 @@ SPLITS = ("id_test", "ood_test")
 
 
 def span_figure(run: Run) -> Drawn | None:
-    """Accuracy over the share outside: a hue a method, a dash and marker a split."""
+    """Accuracy over the share outside: a hue and marker a method, a dash a split."""
     found = run.comparisons.get("outside_span")
     if not found:
         return None
     methods = [method for method in run.methods if method.name in METHODS and method.splits]
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(extra=0.5)
-        hues = {name: own.hue for name, own in looks(m.name for m in run.methods).items()}
+        look_of = looks(method.name for method in run.methods)
         for method in methods:
-            hue = hues[method.name]
-            axes.plot([], [], color=hue, label=method.label)
+            own = look_of[method.name]
+            axes.plot([], [], own.marker, color=own.hue, label=method.label)
             for split in SPLITS:
                 facts = found["splits"].get(split, {})
                 if method.name in facts.get("methods", {}):
-                    _line(axes, facts, method.name, split, hue)
+                    _line(axes, facts, method.name, split, own)
         for split in SPLITS:
             if split in found["splits"]:
-                _, dash, marker = SPLIT_STYLE[split]
-                axes.plot([], [], marker, ls=dash, color=MUTED, label=split_label(split))
+                axes.plot([], [], ls=SPLIT_STYLE[split][1], color=MUTED, label=split_label(split))
         axes.set_xlabel("share of k(x, x) outside the training span, %")
         axes.set_ylabel("accuracy, %")
         legend_above(figure, axes)
@@ -53,9 +53,11 @@ def span_figure(run: Run) -> Drawn | None:
     return Drawn("outside-span", "Outside the span of the training features", caption, figure)
 
 
-def _line(axes: Axes, facts: dict[str, Any], method: str, split: str, hue: str) -> None:
-    _, dash, marker = SPLIT_STYLE[split]
+def _line(axes: Axes, facts: dict[str, Any], method: str, split: str, own: Look) -> None:
+    dash = SPLIT_STYLE[split][1]
     scores = facts["methods"][method]
     bars = [100.0 * (stderr or 0.0) for stderr in scores["stderr"]]
     x, y = 100.0 * np.array(facts["share"]), 100.0 * np.array(scores["mean"])
-    axes.errorbar(x, y, yerr=bars, fmt=marker, ls=dash, color=hue, markersize=5, elinewidth=1.1)
+    axes.errorbar(
+        x, y, yerr=bars, fmt=own.marker, ls=dash, color=own.hue, markersize=5, elinewidth=1.1
+    )
