@@ -50,7 +50,7 @@ def certificate(method: Method) -> str:
     converged = facts.pop("converged", None)
     words = [] if converged is None else ["converged" if converged else "NOT CONVERGED"]
     return " · ".join(
-        words + [quantity(TERMS.get(key, key), value) for key, value in facts.items()]
+        words + [quantity(TERMS.get(str(key), str(key)), value) for key, value in facts.items()]
     )
 
 
