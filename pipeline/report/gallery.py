@@ -48,9 +48,9 @@ def _pictured(folder: Path, sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def _part(value: float) -> str:
-    """A part of a score to two digits, or whole where it is large."""
-    text = f"{value:+,.0f}" if abs(value) >= 10 else f"{value:+.2g}"
-    return text.replace("-", "−")
+    """A part of a score, the larger the fewer decimals."""
+    decimals = 0 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 3
+    return f"{value:+,.{decimals}f}".replace("-", "−")
 
 
 def _percent(share: float) -> str:
