@@ -108,7 +108,7 @@ def test_names_of_classes_break_at_their_underscores_and_nowhere_else(make_run):
     folder = make_run(curves=True)
     path = folder / "mistakes" / "mistakes.json"
     path.write_text(path.read_text().replace("flowers", "<b>_plants"))
-    assert "is &lt;b&gt;_<wbr>plants (" in build_report(folder).read_text()
+    assert "is &lt;b&gt;_<wbr>plants <" in build_report(folder).read_text()
 
 
 def test_tables_are_there_as_csv_and_latex(make_run):
