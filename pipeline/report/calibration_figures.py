@@ -2,56 +2,45 @@
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.report.drawing import (
-    HEIGHT,
-    HUES,
-    MARKERS,
-    MUTED,
-    STYLE,
-    WIDTH,
-    Drawn,
-    styled,
-)
-from pipeline.report.record import Run, split_label
+from pipeline.report.drawing import MUTED, STYLE, WIDTH, Drawn, styled
+from pipeline.report.record import Method, Run, split_label
 
 FEWEST_ROWS = 10
 """Bins with fewer rows are not drawn: their accuracy is noise."""
+COLUMNS = 2
+"""Panels beside each other: more would be too small on a phone."""
 
 
 def reliability_figure(run: Run) -> Drawn | None:
-    """Accuracy over confidence, a panel a test split and a line a method."""
+    """Accuracy over confidence, a small panel a method and a line a test split.
+
+    Many methods in one panel could not be told from each other.
+    """
     found = run.comparisons.get("splits", {})
-    shown = [s for s in ("id_test", "ood_test") if _calibrated(found, s)]
-    names = [method for method in run.methods if method.splits]
-    if not shown or not names:
+    splits = [s for s in run.splits if s != "val" and _calibrated(found, s)]
+    methods = [m for m in run.methods if any(_bins(found, s, m) for s in splits)]
+    if not methods:
         return None
+    rows = -(-len(methods) // COLUMNS)
     with mpl.rc_context(STYLE):
-        extra = 0.1 * max(0, len(names) - 3)
-        figure = Figure(
-            figsize=(WIDTH, 0.9 * HEIGHT * len(shown) + 0.3 + extra), layout="constrained"
-        )
-        for axes, split in zip(
-            figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True
-        ):
+        figure = Figure(figsize=(WIDTH, 0.8 + 1.75 * rows), layout="constrained")
+        grid = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True, sharey=True).ravel()
+        for axes, method in zip(grid, methods, strict=False):
             axes.plot([0, 100], [0, 100], color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
-            for index, method in enumerate(names):
-                bins = found[split]["methods"].get(method.name, {}).get("reliability")
-                if bins:
-                    _line(axes, bins, index)
-            axes.set_title(split_label(split))
-            axes.set_xlabel("confidence, %")
-            axes.set_ylabel("accuracy, %")
-        figure.legend(
-            handles=[_handle(index, method.label) for index, method in enumerate(names)],
-            loc="outside upper left",
-            ncols=2,
-            columnspacing=1.2,
-            handletextpad=0.5,
-        )
+            for split, hue, dash, marker in styled(dict.fromkeys(splits)):
+                if bins := _bins(found, split, method):
+                    axes.plot(*_points(bins), marker, ls=dash, color=hue, ms=3.5, lw=1.3)
+            axes.set_title(method.label, fontsize=8)
+        for axes in grid[len(methods) :]:
+            axes.set_axis_off()
+        # The panel above an empty place has no neighbour below to carry its numbers.
+        grid[len(methods) - COLUMNS].xaxis.set_tick_params(labelbottom=True)
+        figure.supxlabel("confidence, %", fontsize=10, color=MUTED)
+        figure.supylabel("accuracy, %", fontsize=10, color=MUTED)
+        _legend(figure, splits)
     caption = (
         "Confidence is the largest of softmax(scores / T), T fitted on held-out rows; 15 bins, "
         f"those of fewer than {FEWEST_ROWS} rows left out. Below the diagonal: overconfident."
@@ -94,14 +83,25 @@ def _calibrated(found: dict, split: str) -> bool:
     return any("reliability" in facts for facts in found.get(split, {}).get("methods", {}).values())
 
 
-def _line(axes: Axes, bins: dict, index: int) -> None:
+def _bins(found: dict, split: str, method: Method) -> dict | None:
+    return found[split]["methods"].get(method.name, {}).get("reliability")
+
+
+def _points(bins: dict) -> tuple[list[float], list[float]]:
+    """Confidence and accuracy of the bins that have enough rows, in percent."""
     kept = [i for i, count in enumerate(bins["counts"]) if count >= FEWEST_ROWS]
-    x = [100 * bins["confidence"][i] for i in kept]
-    y = [100 * bins["accuracy"][i] for i in kept]
-    hue, marker = HUES[index % len(HUES)], MARKERS[index % len(MARKERS)]
-    axes.plot(x, y, marker=marker, color=hue, markersize=4, linewidth=1.3)
+    return [100 * bins["confidence"][i] for i in kept], [100 * bins["accuracy"][i] for i in kept]
 
 
-def _handle(index: int, label: str) -> Line2D:
-    hue, marker = HUES[index % len(HUES)], MARKERS[index % len(MARKERS)]
-    return Line2D([], [], color=hue, marker=marker, markersize=4.5, linewidth=1.3, label=label)
+def _legend(figure: Figure, splits: list[str]) -> None:
+    handles = [
+        Line2D([], [], color=hue, marker=marker, ls=dash, ms=4.5, label=split_label(split))
+        for split, hue, dash, marker in styled(dict.fromkeys(splits))
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=2 if len(handles) > 3 else 3,
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )

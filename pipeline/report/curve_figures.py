@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.drawing import INK, MUTED, STYLE, Drawn, legend_above, new_figure, styled
+from pipeline.report.kernel_figures import RIDGE_LABEL, planes_of
 from pipeline.report.record import Method, Run, split_label
 from pipeline.report.results import METRIC_LABELS, PERCENT
 
@@ -21,21 +22,33 @@ def iterations_figure(run: Run, method: Method) -> Drawn | None:
     label = str(curve.get("label") or "iteration")
     selected = (method.selected or {}).get("epoch" if label == "epoch" else "iterations")
     figure = _curve(curve["iterations"], curve["splits"], selected, label, run.metric)
-    caption = _caption(run, curve["splits"], f"chosen {label}" if selected else "")
+    rule = _best_rule(run, "epoch") if label == "epoch" else _kernel_rule(run, method)
+    caption = _caption(run, curve["splits"], f"chosen {label}" if selected else "", rule)
     return Drawn(f"iterations-{method.name}", f"{method.label}: over {label}s", caption, figure)
 
 
 def ridge_figure(run: Run, method: Method) -> Drawn | None:
     """Accuracy over the ridge, every split, with the selected ridge marked."""
-    curve = method.fit.get("ridge_curve") or _path_curve(method.fit.get("ridge_path"), run.metric)
+    chosen = method.selected or {}
+    curve = (
+        method.fit.get("ridge_curve")
+        or _at_stopping_time(run, method)
+        or _path_curve(method.fit.get("ridge_path"), run.metric)
+    )
     if not curve or len(curve["ridges"]) < 2:
         return None
-    chosen = method.selected or {}
     inverse = "C" in chosen
     selected = 1.0 / chosen["C"] if inverse else chosen.get("ridge")
+    if chosen.get("stopping") == "early" and "stopped" not in curve:
+        # The path holds converged fits: the stopped machine does not lie on it.
+        selected = None
     label = "L2 strength 1/C" if inverse else str(curve.get("label") or "ridge")
     figure = _curve(curve["ridges"], curve["splits"], selected, label, run.metric)
-    caption = _caption(run, curve["splits"], "chosen strength" if selected else "")
+    caption = _caption(
+        run, curve["splits"], "chosen strength" if selected else "", _ridge_rule(run, method)
+    )
+    if "stopped" in curve:
+        caption = f"Stopped at iteration {curve['stopped']:,}, as chosen. {caption}"
     title = f"{method.label}: over regularization"
     return Drawn(f"ridge-{method.name}", title, caption, figure)
 
@@ -52,19 +65,22 @@ def risk_figure(method: Method) -> Drawn | None:
         return None
     with mpl.rc_context(STYLE):
         figure, axes = new_figure()
+        ridges = sorted(predicted)
+        values = [predicted[ridge] for ridge in ridges]
+        # Wide, pale and below: it runs along the ID curve and must not cover it.
+        axes.plot(
+            ridges, values, color=INK, linewidth=5, alpha=0.3, zorder=1.5, label="predicted (GCV)"
+        )
         for split, hue, dash, _ in styled(curve["risks"]):
             risks = curve["risks"][split]
             axes.plot(curve["ridges"], risks, color=hue, linestyle=dash, label=split_label(split))
-        ridges = sorted(predicted)
-        values = [predicted[ridge] for ridge in ridges]
-        axes.plot(ridges, values, color=INK, linewidth=1.1, label="predicted (GCV)")
         axes.set_xscale("log")
         axes.set_xlabel(str(curve.get("label") or "ridge"))
-        axes.set_ylabel("mean squared error of the targets")
+        axes.set_ylabel("mean squared error")
         legend_above(figure, axes)
     caption = (
-        "GCV reads the training kernel's spectrum and the training targets alone; it predicts the "
-        "error in distribution (Wei, Hu & Steinhardt 2022)."
+        "Error of the targets. GCV reads the training kernel's spectrum and the training targets "
+        "alone; it predicts the error in distribution (Wei, Hu & Steinhardt 2022)."
     )
     return Drawn(f"risk-{method.name}", f"{method.label}: predicted risk", caption, figure)
 
@@ -79,7 +95,7 @@ def columns_figure(run: Run) -> Drawn | None:
         for split in points[0]["splits"]
     }
     sizes = [point["size"] for point in points]
-    figure = _curve(sizes, values, None, "kept parameters", run.metric)
+    figure = _curve(sizes, values, None, "kept parameters", run.metric, points=True)
     caption = f"Each kernel has the ridge that {run.selection_phrase} chose for it."
     return Drawn("columns", "Over the number of kept parameters", caption, figure)
 
@@ -90,7 +106,10 @@ def _curve(
     selected: float | None,
     label: str,
     metric: str,
+    *,
+    points: bool = False,
 ) -> Figure:
+    """Every split's curve; ``points`` are marked where each is a fit of its own."""
     unit = 100.0 if metric in PERCENT else 1.0
     order = np.argsort(np.asarray(xs, dtype=float), kind="stable")
     x = np.asarray(xs, dtype=float)[order]
@@ -101,7 +120,15 @@ def _curve(
             axes.axvline(x[chosen], color=MUTED, linewidth=0.9)
         for split, hue, dash, marker in styled(splits):
             y = unit * np.abs(np.asarray(splits[split], dtype=float)[order])
-            axes.plot(x, y, color=hue, linestyle=dash, label=split_label(split))
+            axes.plot(
+                x,
+                y,
+                marker=marker if points else "",
+                ls=dash,
+                color=hue,
+                ms=5,
+                label=split_label(split),
+            )
             if chosen is not None:
                 axes.plot(x[chosen], y[chosen], marker, color=hue, markersize=6.5)
         if label == "epoch":
@@ -125,8 +152,49 @@ def _path_curve(path: Sequence[Mapping[str, Any]] | None, metric: str) -> dict[s
     return {"ridges": [point["ridge"] for point in points], "splits": {"val": values}}
 
 
-def _caption(run: Run, splits: Mapping[str, Any], mark: str) -> str:
+def _at_stopping_time(run: Run, method: Method) -> dict[str, Any] | None:
+    """The column of the (ridge × time) planes at the stopping time that was chosen."""
+    planes, stopped = planes_of(run, method), (method.selected or {}).get("iterations")
+    if not planes or stopped not in planes["iterations"]:
+        return None
+    place, times = planes["iterations"].index(stopped), len(planes["iterations"])
+    splits = {split: values[place::times] for split, values in planes["splits"].items()}
+    return {
+        "ridges": planes["ridges"], "splits": splits, "label": RIDGE_LABEL, "stopped": stopped,
+    }  # fmt: skip
+
+
+def _ridge_rule(run: Run, method: Method) -> str:
+    """How the strength of regularization was chosen, in words; nothing where it is not known."""
+    if method.name.startswith("linear_probe"):
+        return _best_rule(run, "strength") + ", of equals the strongest"
+    return _kernel_rule(run, method)
+
+
+def _best_rule(run: Run, what: str) -> str:
+    return f"the {what} that scored best there"
+
+
+def _kernel_rule(run: Run, method: Method) -> str:
+    """The rule of one standard error as the kernel machines apply it."""
+    stopping = (method.selected or {}).get("stopping")
+    if not (method.fit.get("ridge_path") or method.fit.get("plane")):
+        return ""
+    within = "within one standard error of the best (that of their difference, row by row)"
+    if stopping == "converged":
+        return f"the largest ridge {within}"
+    if stopping == "early" and method.fit.get("plane"):
+        return (
+            f"of all pairs of ridge and iteration {within}, the one of the largest ridge, then of "
+            "the fewest iterations"
+        )
+    return ""
+
+
+def _caption(run: Run, splits: Mapping[str, Any], mark: str, rule: str) -> str:
     if not mark:
         return ""
-    afterwards = "; test curves came afterwards" if set(splits) - {run.selection} else ""
-    return f"The line marks the {mark}, on {run.selection_phrase}{afterwards}."
+    chosen = f"The line marks the {mark}, on {run.selection_phrase}"
+    chosen += f": {rule}." if rule else "."
+    afterwards = " Test curves came afterwards." if set(splits) - {run.selection} else ""
+    return chosen + afterwards

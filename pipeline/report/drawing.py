@@ -1,10 +1,10 @@
 """How every figure looks: one small figure an idea, legible at phone width.
 
 Hues are Okabe and Ito's and a brown darker than all of them, told apart by the colour-blind; marker
-and dash repeat what the hue says.
+and dash repeat what the hue says, and go on where the hues begin again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BROWN = (
     "#5b3a1e",
 )
 HUES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BROWN)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1, 1.4)), (0, (3, 1, 1, 1)))
 SPLIT_STYLE = {
     "val": (MUTED, (0, (1, 1.4)), "^"),
     "id_test": (BLUE, "-", "o"),
@@ -76,6 +77,29 @@ class Drawn:
     title: str
     caption: str
     figure: Figure
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one of many is told from the others."""
+
+    hue: str
+    dash: Any
+    marker: str
+
+
+def look(number: int) -> Look:
+    """The number-th look; the first twelve have markers of their own."""
+    return Look(
+        HUES[number % len(HUES)],
+        DASHES[number // len(HUES) % len(DASHES)],
+        MARKERS[number % len(MARKERS)],
+    )
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look a name, in order: give all of a run's methods, and each looks alike everywhere."""
+    return {name: look(number) for number, name in enumerate(names)}
 
 
 def styled(splits: Mapping[str, Any]) -> list[tuple[str, str, Any, str]]:

@@ -4,17 +4,16 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.record import METHOD_LABELS, Run, split_label
+from pipeline.report.record import METHOD_LABELS, Run, ordered_splits, split_label
 
 
 def galleries(run: Run) -> list[dict[str, Any]]:
-    """One group of cards a split, the main shift first; splits without a mistake are left out."""
+    """One group of cards a split, ID test first; splits without a mistake are left out."""
     folder = run.folder / "mistakes"
     splits = run.mistakes.get("splits", {})
-    order = sorted(splits, key=lambda split: (split != "ood_test", split != "id_test", split))
     return [
         {"label": split_label(split), "cards": [_card(folder, card) for card in splits[split]]}
-        for split in order
+        for split in ordered_splits(set(splits))
         if splits[split]
     ]
 
@@ -31,9 +30,11 @@ def _card(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
         "confidence": f"{100 * card['confidence']:.0f}",
         "label_probability": _percent(card["label_probability"]),
         "taught_by": [
-            {**_pictured(folder, teacher), "adds": f"{teacher['adds']:+.3f}".replace("-", "−")}
+            {**_pictured(folder, teacher), "adds": _part(teacher["adds"])}
             for teacher in card["taught_by"]
         ],
+        # Runs made before these sums were stored are drawn without them.
+        "in_all": [_part(card[key]) for key in ("raised_by", "lowered_by") if key in card],
     }
 
 
@@ -44,6 +45,12 @@ def _pictured(folder: Path, sample: dict[str, Any]) -> dict[str, Any]:
         return {**sample, "image": None, "text": sample.get("text")}
     encoded = base64.b64encode(file.read_bytes()).decode()
     return {**sample, "image": f"data:image/png;base64,{encoded}", "text": None}
+
+
+def _part(value: float) -> str:
+    """A part of a score, the larger the fewer decimals."""
+    decimals = 0 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 3
+    return f"{value:+,.{decimals}f}".replace("-", "−")
 
 
 def _percent(share: float) -> str:

@@ -14,6 +14,7 @@ from pipeline.report.results import METRIC_LABELS, PERCENT
 
 COLOURS = "cividis"
 """Of the plane: of even lightness steps, and the same to the colour-blind (Nuñez et al. 2018)."""
+RIDGE_LABEL = "ridge / mean(diag K)"
 
 
 def spectrum_figure(run: Run) -> Drawn | None:
@@ -41,7 +42,7 @@ def spectrum_figure(run: Run) -> Drawn | None:
 
 def plane_figure(run: Run, method: Method) -> Drawn | None:
     """The leading metric over ridge and iteration, a panel a split, the chosen point marked."""
-    planes = method.fit.get("planes") or _validation_plane(run, method)
+    planes = planes_of(run, method)
     if not planes or min(len(planes["ridges"]), len(planes["iterations"])) < 2:
         return None
     shown = [s for s in ("id_test", "ood_test") if s in planes["splits"]] or list(planes["splits"])
@@ -54,7 +55,7 @@ def plane_figure(run: Run, method: Method) -> Drawn | None:
             _mark(axes, method.selected or {})
     caption = (
         f"The star is the point chosen on {run.selection_phrase}; the planes of the test splits "
-        "were computed after the choice. Ridge in units of mean(diag K)."
+        "were computed after the choice. Lighter is better."
     )
     return Drawn(f"plane-{method.name}", f"{method.label}: ridge × time", caption, figure)
 
@@ -75,13 +76,21 @@ def _dimension(axes: Axes, found: dict[str, Any], ridge: float | None) -> None:
         axes.axvline(ridge, color=MUTED, linewidth=0.9)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("ridge / mean(diag K)")
+    axes.set_xlabel(RIDGE_LABEL)
     axes.set_ylabel("effective dimension")
 
 
 def _chosen_ridge(run: Run) -> float | None:
     chosen = [m.selected.get("ridge") for m in run.methods if m.name == "entk" and m.selected]
     return chosen[0] if chosen else None
+
+
+def planes_of(run: Run, method: Method) -> dict[str, Any] | None:
+    """Scores over ridge and iteration, iterations varying fastest: every split's, or validation's.
+
+    None where the machine was not chosen on a plane.
+    """
+    return method.fit.get("planes") or _validation_plane(run, method)
 
 
 def _validation_plane(run: Run, method: Method) -> dict[str, Any] | None:
@@ -102,7 +111,9 @@ def _plane(figure: Figure, axes: Axes, planes: dict[str, Any], split: str, metri
         values = np.log10(values)
     # One picture instead of a thousand paths keeps the page small.
     x, y = _edges(np.maximum(times, 0.5)), _edges(ridges)
-    drawn = axes.pcolormesh(x, y, values, cmap=COLOURS, rasterized=True)
+    # Lighter is better for errors too.
+    colours = COLOURS if metric in PERCENT else f"{COLOURS}_r"
+    drawn = axes.pcolormesh(x, y, values, cmap=colours, rasterized=True)
     label = METRIC_LABELS.get(metric, metric)
     figure.colorbar(drawn, ax=axes, label=label if metric in PERCENT else f"log₁₀ {label}")
     axes.set_xscale("log")
@@ -110,7 +121,7 @@ def _plane(figure: Figure, axes: Axes, planes: dict[str, Any], split: str, metri
     axes.grid(False)
     axes.set_title(split_label(split))
     axes.set_xlabel("iteration")
-    axes.set_ylabel("ridge")
+    axes.set_ylabel(RIDGE_LABEL)
 
 
 def _mark(axes: Axes, selected: dict[str, Any]) -> None:

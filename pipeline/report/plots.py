@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter
 
-from pipeline.report.drawing import GRID, HEIGHT, HUES, MARKERS, MUTED, STYLE, WIDTH, Drawn
+from pipeline.report.drawing import GRID, HEIGHT, MUTED, STYLE, WIDTH, Drawn, look
 
 NAME_INCHES = 0.36
 """Height of a named row, two lines of small print."""
@@ -21,7 +21,6 @@ MARKED = 12
 """Points of a line that get markers, at most."""
 READABLE = (1e-4, 1e5)
 """Numbers that are written out."""
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1, 1.4)), (0, (3, 1, 1, 1)))
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,8 @@ class _WrittenOut(LogFormatter):
 
 
 def _draw_series(axes: Axes, line: Series, number: int) -> None:
-    hue, marker = HUES[number % len(HUES)], MARKERS[number % len(MARKERS)]
-    dash = DASHES[number // len(HUES) % len(DASHES)]
+    own = look(number)
+    hue, dash, marker = own.hue, own.dash, own.marker
     if line.style == "band":
         axes.fill(line.x, line.y, color=MUTED, alpha=BAND, linewidth=0)
     elif line.style == "points":
@@ -174,9 +173,7 @@ def _handle(line: Series, number: int) -> Artist:
     """How a series looks, in small."""
     if line.style == "band":
         return Patch(color=MUTED, alpha=BAND, linewidth=0)
-    hue, marker = HUES[number % len(HUES)], MARKERS[number % len(MARKERS)]
-    dash: Any = "" if line.style == "points" else DASHES[number // len(HUES) % len(DASHES)]
-    unmarked = line.style == "line" and len(line.x) > MARKED
-    return Line2D(
-        [], [], color=hue, marker="" if unmarked else marker, linestyle=dash, markersize=5
-    )
+    own = look(number)
+    dash: Any = "" if line.style == "points" else own.dash
+    marker = "" if line.style == "line" and len(line.x) > MARKED else own.marker
+    return Line2D([], [], color=own.hue, marker=marker, linestyle=dash, markersize=5)

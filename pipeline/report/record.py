@@ -171,6 +171,8 @@ def read_run(folder: Path) -> Run:
         "evaluation has not run, no cell is filled",
     )
     timing = _read(paths.timing, reader(shapes.TIMING), missing, "no stage has finished")
+    asked = _asked(paths, config, metrics)
+    timing = _of_this_run(timing, paths, config, asked) if config else timing
     timing = _with_variants(timing, folder, config.get("variants") or ())
     versions = _read(
         paths.versions, reader(shapes.VERSIONS), missing, "versions and hardware are unknown"
@@ -178,7 +180,7 @@ def read_run(folder: Path) -> Run:
     comparisons = _optional(paths.comparisons / "comparisons.json", shapes.COMPARISONS)
     methods = [
         replace(method, splits=_with_comparisons(method, comparisons))
-        for method in _methods(paths, config, metrics)
+        for method in _methods(paths, metrics, asked)
     ]
     missing += _missing_cells(methods)
     missing += _missing_pieces(paths) if metrics else []
@@ -187,6 +189,7 @@ def read_run(folder: Path) -> Run:
         for file in sorted(folder.glob(f"**/{PROVENANCE}"))
         if ".partial" not in str(file)
     }
+    columns = _optional(paths.columns / "columns.json", shapes.COLUMNS).get("columns", [])
     return Run(
         folder=folder,
         config=config,
@@ -196,7 +199,7 @@ def read_run(folder: Path) -> Run:
         methods=methods,
         provenance=provenance,
         plan=_optional(paths.plan, shapes.FACTS),
-        columns=_optional(paths.columns / "columns.json", shapes.COLUMNS).get("columns", []),
+        columns=columns if _sizes(config) or not config else [],
         spectrum=_optional(paths.spectrum / "spectrum.json", shapes.SPECTRUM),
         comparisons=comparisons,
         mistakes=_optional(paths.mistakes / "mistakes.json", shapes.MISTAKES),
@@ -295,21 +298,49 @@ def _missing_pieces(paths: RunFolder) -> list[str]:
     ]
 
 
-def _methods(
-    paths: RunFolder, config: Mapping[str, Any], metrics: Mapping[str, Any]
-) -> list[Method]:
-    scored = metrics.get("methods") or {}
-    fitted = {file.parent.name for file in (paths.path / "fit").glob("*/fit.json")}
-    wanted = {_kind(baseline) for baseline in config.get("baselines") or ()}
-    wanted |= set(config.get("variants") or ())
+def _asked(paths: RunFolder, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> set[str]:
+    """The methods of a run: those its config names, both kernel machines, and what was scored.
+
+    A folder may hold fits of an earlier config, too: they are no part of this run.
+    """
+    asked = set(metrics.get("methods") or ())
+    if not config:
+        return asked | _fitted(paths)
+    asked |= {_kind(baseline) for baseline in config.get("baselines") or ()}
+    asked |= set(config.get("variants") or ())
     # A half-finished run was asked for both kernel machines, whatever else its config names.
-    wanted |= set() if metrics or not config else {"entk", "entk_early_stopping"}
+    asked |= set() if metrics else {"entk", "entk_early_stopping"}
     if config.get("gp") is not None:
-        wanted.add("entk_gp")
+        asked.add("entk_gp")
+    return asked
+
+
+def _fitted(paths: RunFolder) -> set[str]:
+    return {file.parent.name for file in (paths.path / "fit").glob("*/fit.json")}
+
+
+def _of_this_run(
+    timing: Mapping[str, dict[str, Any]],
+    paths: RunFolder,
+    config: Mapping[str, Any],
+    asked: Collection[str],
+) -> dict[str, dict[str, Any]]:
+    """The stages' figures without those of methods and figures that only an earlier config had."""
+    gone = (_fitted(paths) | set(METHOD_LABELS)) - set(asked)
+    gone |= set() if _sizes(config) else {"columns"}
+    gone |= set() if config.get("outside_span") is not None else {"outside_span"}
+    return {stage: facts for stage, facts in timing.items() if not gone & set(stage.split())}
+
+
+def _sizes(config: Mapping[str, Any]) -> Any:
+    return (config.get("kernel") or {}).get("sizes")
+
+
+def _methods(paths: RunFolder, metrics: Mapping[str, Any], asked: Collection[str]) -> list[Method]:
+    scored = metrics.get("methods") or {}
+    fitted = _fitted(paths)
     order = list(METHOD_LABELS)
-    names = sorted(
-        {*scored, *fitted, *wanted}, key=lambda n: (order.index(n) if n in order else len(order), n)
-    )
+    names = sorted(asked, key=lambda n: (order.index(n) if n in order else len(order), n))
     return [_method(paths, name, scored.get(name), name in fitted) for name in names]
 
 

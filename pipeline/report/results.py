@@ -103,6 +103,10 @@ class Table:
 
 EMPTY = Cell("—")
 
+EXPLAINS = 0.8
+"""Correlation from which on the probit line says what accuracy to expect; heights above a line that
+does not are not ranked."""
+
 
 def results_table(run: Run) -> Table:
     """The leading metric of every method on every split, the best of each split marked."""
@@ -134,8 +138,26 @@ def beyond_table(run: Run) -> Table:
         for name in names
         if any(name in m.splits.get(split, {}) for m in run.methods)
     ]
-    rows = [replace(row, detail="") for row in _rows([run], columns)]
+    rows = [
+        replace(
+            row,
+            detail="",
+            cells=[
+                replace(cell, best=cell.best and _ranks(run, column))
+                for cell, column in zip(row.cells, columns, strict=True)
+            ],
+        )
+        for row in _rows([run], columns)
+    ]
     return Table(columns, rows, [])
+
+
+def _ranks(run: Run, column: Column) -> bool:
+    """Whether a column's best is worth marking: heights above a line need one that fits."""
+    if column.metric != "effective_robustness":
+        return True
+    line = run.comparisons["effective_robustness"][column.split]["line"]
+    return abs(line["correlation"]) >= EXPLAINS
 
 
 def published_rows(benchmark: str, columns: list[Column]) -> list[Row]:
@@ -205,7 +227,8 @@ def _cell(method: Method, column: Column, best: float | None) -> Cell:
     return Cell(
         number(value, column.metric),
         "" if stderr is None else number(stderr, column.metric),
-        best=value == best,
+        # What is printed alike is marked alike: the digits behind it are far below the error.
+        best=best is not None and number(value, column.metric) == number(best, column.metric),
         interval="" if interval is None else " – ".join(number(v, column.metric) for v in interval),
     )
 

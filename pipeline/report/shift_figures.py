@@ -12,24 +12,28 @@ from scipy.stats import norm
 
 from pipeline.metrics.robustness import ProbitLine, probit_line
 from pipeline.report.drawing import (
-    HUES,
     INK,
-    MARKERS,
     MUTED,
     PUBLISHED_LABEL,
     STYLE,
     Drawn,
+    Look,
     legend_above,
+    look,
+    looks,
     new_figure,
 )
 from pipeline.report.record import Method, Run, split_label
-from pipeline.report.results import PUBLISHED
+from pipeline.report.results import EXPLAINS, PUBLISHED
 
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Accuracies that a probit axis may name."""
 
-MARGIN = 0.12
-"""Room around the methods, in shares: ridges far worse than every method are left out."""
+ROOM_BELOW, ROOM_ABOVE = 0.4, 0.15
+"""Room around the methods and their errors, on the probit scale: ridges far worse than every method
+are left out."""
+EXTREME = (0.005, 0.9995)
+"""Shares beyond these are as far as an axis goes."""
 
 Pairs = list[tuple[float, float]]
 
@@ -43,20 +47,21 @@ def shift_figure(run: Run, shift: str = "ood_test") -> Drawn | None:
     line = ProbitLine(**facts["line"]) if facts else None
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(extra=0.5 + 0.1 * max(0, len(methods) - 4))
-        for index, method in enumerate(methods):
-            hue, marker = HUES[index % len(HUES)], MARKERS[index % len(MARKERS)]
-            _ridges(axes, facts.get("ridges", {}).get(method.name, []), hue)
-            _point(axes, method, shift, hue, marker).set_label(method.label)
+        own = looks(method.name for method in run.methods)
+        for method in methods:
+            _ridges(axes, facts.get("ridges", {}).get(method.name, []), own[method.name])
+            _point(axes, method, shift, own[method.name]).set_label(method.label)
         finish_shift(figure, axes, run.benchmark, shift, methods, line)
     caption = "Large points are methods with their standard errors"
     if line is not None:
         caption += (
-            f"; small points are other ridges of theirs. The line is fitted to all {line.points} "
-            f"on the probit scale (slope {line.slope:.2f}, r = {line.correlation:.2f}); what lies "
-            "above it is effectively robust (Taori et al. 2020)"
+            "; small points are other ridges of theirs. What lies above the line is effectively "
+            "robust (Taori et al. 2020). "
+            + _fit_words(line, outside(axes, ridge_pairs(run, shift)))
         )
     name = "shift" if shift == "ood_test" else f"shift-{shift}"
-    return Drawn(name, f"{split_label(shift)} against in distribution", caption + ".", figure)
+    caption = caption if caption.endswith(".") else f"{caption}."
+    return Drawn(name, f"{split_label(shift)} against in distribution", caption, figure)
 
 
 def comparison_figure(runs: Sequence[Run], shift: str = "ood_test") -> Drawn | None:
@@ -65,15 +70,15 @@ def comparison_figure(runs: Sequence[Run], shift: str = "ood_test") -> Drawn | N
     if not points or runs[0].metric != "accuracy":
         return None
     labels = list(dict.fromkeys(method.label for _, method in points))
-    marker = {label: MARKERS[i % len(MARKERS)] for i, label in enumerate(labels)}
-    hue = {run.folder: HUES[i % len(HUES)] for i, run in enumerate(runs)}
+    marker = {label: own.marker for label, own in looks(labels).items()}
+    hue = {run.folder: look(i).hue for i, run in enumerate(runs)}
     line = joint_line(runs, shift)
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(extra=0.5 + 0.1 * max(0, len(labels) + len(runs) - 4))
         for run in runs:
-            _ridges(axes, ridge_pairs(run, shift), hue[run.folder])
+            _ridges(axes, ridge_pairs(run, shift), Look(hue[run.folder], "-", "."))
         for run, method in points:
-            _point(axes, method, shift, hue[run.folder], marker[method.label])
+            _point(axes, method, shift, Look(hue[run.folder], "-", marker[method.label]))
         for run in runs:
             axes.plot([], [], "_", mew=5, ms=11, color=hue[run.folder], label=run.name)
         for label in labels:
@@ -81,8 +86,32 @@ def comparison_figure(runs: Sequence[Run], shift: str = "ood_test") -> Drawn | N
         finish_shift(figure, axes, runs[0].benchmark, shift, [m for _, m in points], line)
     caption = "Hue: run; marker: method. Bars are one standard error in either direction."
     if line is not None:
-        caption += f" The probit line is fitted to the {line.points} points of all runs."
+        pairs = [pair for run in runs for pair in ridge_pairs(run, shift)]
+        caption += " Of all runs: " + _fit_words(line, outside(axes, pairs))
     return Drawn("comparison", "Under shift against in distribution", caption, figure)
+
+
+def outside(axes: Axes, pairs: Pairs) -> int:
+    """How many of the pairs that a line is fitted to lie outside the frame."""
+    low, high = axes.get_xlim(), axes.get_ylim()
+    return sum(
+        not (low[0] <= x <= low[1] and high[0] <= y <= high[1])
+        for x, y in pairs
+        if 0 < x < 1 and 0 < y < 1
+    )
+
+
+def _fit_words(line: ProbitLine, hidden: int) -> str:
+    """What a line was fitted to, how well, and what of it the frame does not show."""
+    words = (
+        f"The line is fitted on the probit scale (n = {line.points}, r = {line.correlation:.2f}, "
+        f"slope {line.slope:.2f})"
+    )
+    if hidden:
+        words += f"; {hidden} of the {line.points} points lie outside the frame"
+    if abs(line.correlation) < EXPLAINS:
+        words += ". It explains little here: read effective robustness with care"
+    return words + "."
 
 
 def scored_on_both(run: Run, shift: str) -> list[Method]:
@@ -115,8 +144,8 @@ def finish_shift(
     line: ProbitLine | None,
 ) -> None:
     """Probit axes around the methods, the line, published points, labels and legend."""
-    x = [method.splits["id_test"]["accuracy"] for method in methods]
-    y = [method.splits[shift]["accuracy"] for method in methods]
+    x = _ends([method.splits["id_test"] for method in methods])
+    y = _ends([method.splits[shift] for method in methods])
     published = PUBLISHED.get(benchmark, {}) if shift == "ood_test" else {}
     if published:
         xs, ys = ([value / 100 for value in row] for row in zip(*published.values(), strict=True))
@@ -134,8 +163,10 @@ def finish_shift(
 
 
 def _probit_axis(axes: Axes, which: str, shares: Sequence[float]) -> None:
-    low = max(min(shares) - MARGIN, 0.005)
-    high = min(max(shares) + MARGIN / 2, (1 + max(max(shares), 0.9)) / 2, 0.9995)
+    low, high = (
+        float(norm.cdf(_probit(np.clip(end, *EXTREME)) + room))
+        for end, room in ((min(shares), -ROOM_BELOW), (max(shares), ROOM_ABOVE))
+    )
     mapping: Mapping[str, Any] = {"functions": (_probit, norm.cdf)}
     getattr(axes, f"set_{which}scale")("function", **mapping)
     getattr(axes, f"set_{which}lim")(low, high)
@@ -148,20 +179,26 @@ def _probit(shares: Any) -> Any:
     return norm.ppf(np.clip(shares, 1e-6, 1 - 1e-6))
 
 
-def _ridges(axes: Axes, pairs: Sequence[Sequence[float]], hue: str) -> None:
+def _ends(scores: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Both ends of each accuracy's error bar."""
+    return [s["accuracy"] + sign * s["stderr"] for s in scores for sign in (-1, 1)]
+
+
+def _ridges(axes: Axes, pairs: Sequence[Sequence[float]], own: Look) -> None:
     if pairs:
-        axes.plot(*zip(*pairs, strict=True), ".", color=hue, markersize=3, alpha=0.55)
+        size = 3 if own.marker == "." else 2.5
+        axes.plot(*zip(*pairs, strict=True), own.marker, color=own.hue, ms=size, alpha=0.5, mew=0)
 
 
-def _point(axes: Axes, method: Method, shift: str, hue: str, marker: str) -> ErrorbarContainer:
+def _point(axes: Axes, method: Method, shift: str, own: Look) -> ErrorbarContainer:
     x, y = method.splits["id_test"], method.splits[shift]
     return axes.errorbar(
         x["accuracy"],
         y["accuracy"],
         xerr=x["stderr"],
         yerr=y["stderr"],
-        fmt=marker,
-        color=hue,
+        fmt=own.marker,
+        color=own.hue,
         markersize=7,
         elinewidth=1.3,
         zorder=3,

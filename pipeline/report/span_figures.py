@@ -6,7 +6,16 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.report.drawing import HUES, MUTED, SPLIT_STYLE, STYLE, Drawn, legend_above, new_figure
+from pipeline.report.drawing import (
+    MUTED,
+    SPLIT_STYLE,
+    STYLE,
+    Drawn,
+    Look,
+    legend_above,
+    looks,
+    new_figure,
+)
 from pipeline.report.record import Run, split_label
 
 METHODS = ("entk", "linear_probe", "linear_probe_ridge", "finetune")
@@ -15,23 +24,24 @@ SPLITS = ("id_test", "ood_test")
 
 
 def span_figure(run: Run) -> Drawn | None:
-    """Accuracy over the share outside: a hue a method, a dash and marker a split."""
+    """Accuracy over the share outside: a hue and marker a method, a dash a split."""
     found = run.comparisons.get("outside_span")
     if not found:
         return None
     methods = [method for method in run.methods if method.name in METHODS and method.splits]
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(extra=0.5)
-        for method, hue in zip(methods, HUES, strict=False):
-            axes.plot([], [], color=hue, label=method.label)
+        look_of = looks(method.name for method in run.methods)
+        for method in methods:
+            own = look_of[method.name]
+            axes.plot([], [], own.marker, color=own.hue, label=method.label)
             for split in SPLITS:
                 facts = found["splits"].get(split, {})
                 if method.name in facts.get("methods", {}):
-                    _line(axes, facts, method.name, split, hue)
+                    _line(axes, facts, method.name, split, own)
         for split in SPLITS:
             if split in found["splits"]:
-                _, dash, marker = SPLIT_STYLE[split]
-                axes.plot([], [], marker, ls=dash, color=MUTED, label=split_label(split))
+                axes.plot([], [], ls=SPLIT_STYLE[split][1], color=MUTED, label=split_label(split))
         axes.set_xlabel("share of k(x, x) outside the training span, %")
         axes.set_ylabel("accuracy, %")
         legend_above(figure, axes)
@@ -43,9 +53,11 @@ def span_figure(run: Run) -> Drawn | None:
     return Drawn("outside-span", "Outside the span of the training features", caption, figure)
 
 
-def _line(axes: Axes, facts: dict[str, Any], method: str, split: str, hue: str) -> None:
-    _, dash, marker = SPLIT_STYLE[split]
+def _line(axes: Axes, facts: dict[str, Any], method: str, split: str, own: Look) -> None:
+    dash = SPLIT_STYLE[split][1]
     scores = facts["methods"][method]
     bars = [100.0 * (stderr or 0.0) for stderr in scores["stderr"]]
     x, y = 100.0 * np.array(facts["share"]), 100.0 * np.array(scores["mean"])
-    axes.errorbar(x, y, yerr=bars, fmt=marker, ls=dash, color=hue, markersize=5, elinewidth=1.1)
+    axes.errorbar(
+        x, y, yerr=bars, fmt=own.marker, ls=dash, color=own.hue, markersize=5, elinewidth=1.1
+    )

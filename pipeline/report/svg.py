@@ -21,6 +21,7 @@ PAGE_COLOURS = {
     drawing.ORANGE: "--orange",
     drawing.PURPLE: "--purple",
     drawing.SKY: "--sky",
+    drawing.BROWN: "--brown",
 }
 """Each colour of a figure and the page's variable that replaces it, light or dark."""
 

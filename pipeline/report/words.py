@@ -5,6 +5,14 @@ from typing import Any
 
 from pipeline.report.record import Method, Run, split_label
 
+TERMS = {
+    "lambda_max": "largest eigenvalue of K",
+    "lambda_min": "smallest",
+    "effective_dimension_stderr": "its standard error",
+    "rounding_floor": "rounding error of K as an eigenvalue",
+}
+"""Facts of a certificate whose names say too little."""
+
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -41,7 +49,9 @@ def certificate(method: Method) -> str:
     facts = dict(method.fit.get("certificate") or {})
     converged = facts.pop("converged", None)
     words = [] if converged is None else ["converged" if converged else "NOT CONVERGED"]
-    return " · ".join(words + [quantity(key, value) for key, value in facts.items()])
+    return " · ".join(
+        words + [quantity(TERMS.get(str(key), str(key)), value) for key, value in facts.items()]
+    )
 
 
 def quantity(key: str, value: Any) -> str:

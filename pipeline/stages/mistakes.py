@@ -105,7 +105,7 @@ def _listed(
     rows, confidence = most_confident_mistakes(found, temperature, MISTAKES)
     probabilities = np.exp(log_probabilities(found.scores[rows], temperature))
     predicted, classes = found.scores[rows].argmax(axis=1), job.benchmark.classes
-    teachers = _teachers(job, name, rows, predicted, album)
+    taught = _taught(job, name, rows, predicted, album)
     return [
         {
             "id": str(found.ids[row]),
@@ -114,19 +114,23 @@ def _listed(
             "confidence": float(confidence[row]),
             "label_probability": float(probabilities[i, int(found.labels[row])]),
             **album.add(split, int(row)),
-            "taught_by": teachers[i],
+            **taught[i],
         }
         for i, row in enumerate(rows)
     ]
 
 
-def _teachers(
+def _taught(
     job: Job, name: str, rows: np.ndarray, predicted: np.ndarray, album: Album
-) -> list[list[dict[str, Any]]]:
-    """For each row the training samples that added most to the score of the predicted class."""
+) -> list[dict[str, Any]]:
+    """For each row the training samples that added most to the score of the predicted class.
+
+    Beside them what all samples that raise it and all that lower it add: these may be far larger
+    than the score itself and cancel.
+    """
     if read_json(job.folder.kernel / "provenance.json")["layout"] != BLOCKS or len(rows) == 0:
         logger.info("mistakes: no training samples listed, K does not lie in whole blocks")
-        return [[] for _ in rows]
+        return [{"taught_by": []} for _ in rows]
     fitted = [job.split("train"), *([job.split(job.config.selection)] if job.config.refit else [])]
     dual = Fitted.open(job.folder, CONVERGED).machine.dual
     parts = contributions(
@@ -134,8 +138,14 @@ def _teachers(
     )
     strongest = parts.topk(min(SAMPLES, parts.shape[1]), dim=1).indices.tolist()
     return [
-        [{**_sample(job, fitted, i, album), "adds": float(parts[row, i])} for i in strongest[row]]
-        for row in range(len(rows))
+        {
+            "taught_by": [
+                {**_sample(job, fitted, i, album), "adds": float(part[i])} for i in strongest[row]
+            ],
+            "raised_by": float(part.clamp(min=0).sum()),
+            "lowered_by": float(part.clamp(max=0).sum()),
+        }
+        for row, part in enumerate(parts)
     ]
 
 

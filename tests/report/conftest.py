@@ -192,7 +192,8 @@ def write_mistakes(folder: Path) -> None:
         "image": "000.png",
         "taught_by": [teacher, {**teacher, "adds": -0.001}],
     }
-    listed = {"id_test": [card], "ood_test": [card, {**card, "image": "lost.png"}]}
+    summed = {**card, "raised_by": 2033.71, "lowered_by": -2032.92}
+    listed = {"id_test": [card], "ood_test": [summed, {**card, "image": "lost.png"}]}
     write_json(folder / "mistakes.json", {"method": "entk", "splits": listed})
 
 
@@ -203,8 +204,10 @@ def config(name: str, benchmark: str) -> dict[str, Any]:
         "model": {"kind": "cifar_resnet", "depth": 20, "head": {"kind": "random", "seed": 0}},
         "sketch": {"kind": "uniform", "size": 100000, "seed": 0},
         "features": {"dtype": "float16", "compute_dtype": "float32", "batch_size": 64},
+        "kernel": {"sizes": [1000, 10000]},
         "solver": {"kind": "auto", "ridge": "telescopic", "tol": 1.0e-6},
         "baselines": ["linear_probe", "finetune", "scratch"],
+        "outside_span": {"groups": 5},
         "selection": "val",
     }
 

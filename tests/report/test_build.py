@@ -19,7 +19,7 @@ FIGURES = 12
 """Shift, differences, agreement, outside the span, 2 over iterations, 2 over ridge, plane,
 spectrum, reliability, calibration."""
 
-VOID = {"meta", "link", "br", "img", "hr", "input"}
+VOID = {"meta", "link", "br", "wbr", "img", "hr", "input"}
 
 
 class Page(HTMLParser):
@@ -103,6 +103,15 @@ def test_mistakes_show_their_images_and_who_taught_them(make_run):
     words = Page(text).text
     for part in ("The most confident mistakes", "99 %", "is flowers (< 1 %)", "+0.021", "−0.001"):
         assert part in words
+    assert words.count("from all samples") == 1, "older runs have no sums"
+    assert "of +2,034 and −2,033 from all samples" in words
+
+
+def test_names_of_classes_break_at_their_underscores_and_nowhere_else(make_run):
+    folder = make_run(curves=True)
+    path = folder / "mistakes" / "mistakes.json"
+    path.write_text(path.read_text().replace("flowers", "<b>_plants"))
+    assert "is &lt;b&gt;_<wbr>plants <" in build_report(folder).read_text()
 
 
 def test_tables_are_there_as_csv_and_latex(make_run):
@@ -257,6 +266,20 @@ def test_a_killed_run_shows_every_method_it_was_asked_for_and_the_splits_it_awai
     assert "Fine-tuning: not run yet." in run.missing
 
 
+def test_what_only_an_earlier_config_asked_for_is_no_part_of_the_run(make_run):
+    folder = make_run(curves=True)
+    fit = read_json(folder / "fit/linear_probe/fit.json")
+    write_json(folder / "fit/linear_probe_ridge/fit.json", fit)
+    write_json(folder / "timing.json", {"kernel": {"seconds": 1}, "curves linear_probe_ridge": {}})
+    asked = read_yaml(folder / "config.yaml") | {"kernel": {"sizes": []}, "outside_span": None}
+    write_yaml(folder / "config.yaml", asked)
+    run = read_run(folder)
+    assert "linear_probe_ridge" not in {method.name for method in run.methods}
+    assert run.columns == []
+    assert list(run.timing) == ["kernel"]
+    assert run.missing == []
+
+
 def test_the_headline_says_how_its_method_was_chosen_and_how_sure_each_lead_is(make_run):
     folder = make_run()
     metrics = read_json(folder / "metrics.json")
@@ -327,13 +350,24 @@ def test_regressions_are_reported_by_their_own_metrics(make_run):
     metrics["selection"]["metric"] = "mse"
     for index, method in enumerate(metrics["methods"].values()):
         method["splits"] = {
-            split: {"n": 50, "mse": 0.5 + index, "nll": 1.0, "coverage": 0.93, "stderr": 0.01}
+            split: {
+                "n": 50,
+                "mse": 0.5 + index,
+                "nll": 1.0,
+                "coverage": 0.93,
+                "stderr": 0.01,
+                "auroc": 0.87,
+            }
             for split in ("val", "id_test", "ood_test")
         }
     write_json(folder / "metrics.json", metrics)
-    text = Page(build_report(folder).read_text()).text
+    page = build_report(folder).read_text()
+    text = Page(page).text
     assert "0.500 ± 0.010" in text
     assert "93.0" in text
+    assert "0.870" in text
+    assert '<a href="#calibration">Likelihood and coverage</a>' in page
+    assert '<a href="#beyond">Beyond the error</a>' in page
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

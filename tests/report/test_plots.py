@@ -1,6 +1,7 @@
 import json
 from dataclasses import asdict
 
+from pipeline.report.drawing import look
 from pipeline.report.plots import Panel, Plot, Series, draw
 
 LINE = Series("error", [1.0, 10.0, 100.0], [1.0, 0.1, 0.01], [0.1, 0.01, 0.001])
@@ -43,3 +44,9 @@ def test_a_band_is_an_area_in_figure_and_legend():
 
 def test_one_series_needs_no_legend():
     assert not draw(Plot("one", "t", "c", [Panel("x", "y", [LINE])])).figure.legends
+
+
+def test_twelve_series_differ_in_marker_and_in_hue_with_dash():
+    found = [look(number) for number in range(12)]
+    assert len({own.marker for own in found}) == 12
+    assert len({(own.hue, str(own.dash)) for own in found}) == 12
