@@ -39,7 +39,9 @@ def test_each_mistake_of_a_run_has_its_image_and_the_samples_that_taught_it(undi
         adds = [teacher["adds"] for teacher in mistake["taught_by"]]
         np.testing.assert_allclose(adds, np.sort(parts)[::-1][: len(adds)], rtol=1e-6)
         sums = [mistake["raised_by"], mistake["lowered_by"]]
-        np.testing.assert_allclose(sums, [parts[parts > 0].sum(), parts[parts < 0].sum()], rtol=1e-6)
+        np.testing.assert_allclose(
+            sums, [parts[parts > 0].sum(), parts[parts < 0].sum()], rtol=1e-6
+        )
         assert all((undisturbed.mistakes / t["image"]).is_file() for t in mistake["taught_by"])
 
 
