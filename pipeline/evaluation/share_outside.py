@@ -34,7 +34,8 @@ def by_share_outside(
     """Means of each method's leading metric over the rows of a group, split by split.
 
     ``values`` holds, by split and method, what metrics are means of, the leading one first. A
-    group that has no row of a split is left out there; equal shares make fewer groups.
+    group that has no row of a split is left out there, ``group`` holds the numbers of the others
+    between the edges; equal shares make fewer groups.
     """
     edges = _edges(np.concatenate(list(outside.shares.values())), outside.groups)
     return {
@@ -66,8 +67,10 @@ def _on_split(
     group: ndarray,
     values: Mapping[str, Mapping[str, Float[ndarray, " n"]]],
 ) -> dict[str, Any]:
-    rows = [np.flatnonzero(group == one) for one in np.unique(group)]
+    present = np.unique(group)
+    rows = [np.flatnonzero(group == one) for one in present]
     return {
+        "group": present.tolist(),
         "n": [len(some) for some in rows],
         "share": [float(shares[some].mean()) for some in rows],
         "methods": {

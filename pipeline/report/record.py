@@ -173,14 +173,15 @@ def read_run(folder: Path) -> Run:
     timing = _read(paths.timing, reader(shapes.TIMING), missing, "no stage has finished")
     asked = _asked(paths, config, metrics)
     timing = _of_this_run(timing, paths, config, asked) if config else timing
-    timing = _with_variants(timing, folder, config.get("variants") or ())
+    variants = config.get("variants") or {}
+    timing = _with_variants(timing, folder, variants)
     versions = _read(
         paths.versions, reader(shapes.VERSIONS), missing, "versions and hardware are unknown"
     )
     comparisons = _optional(paths.comparisons / "comparisons.json", shapes.COMPARISONS)
     methods = [
         replace(method, splits=_with_comparisons(method, comparisons))
-        for method in _methods(paths, metrics, asked)
+        for method in _methods(paths, metrics, asked, variants)
     ]
     missing += _missing_cells(methods)
     missing += _missing_pieces(paths) if metrics else []
@@ -336,10 +337,16 @@ def _sizes(config: Mapping[str, Any]) -> Any:
     return (config.get("kernel") or {}).get("sizes")
 
 
-def _methods(paths: RunFolder, metrics: Mapping[str, Any], asked: Collection[str]) -> list[Method]:
+def _methods(
+    paths: RunFolder,
+    metrics: Mapping[str, Any],
+    asked: Collection[str],
+    variants: Collection[str],
+) -> list[Method]:
+    """In the order of the poster's table, then of the config's variants."""
     scored = metrics.get("methods") or {}
     fitted = _fitted(paths)
-    order = list(METHOD_LABELS)
+    order = [*METHOD_LABELS, *variants]
     names = sorted(asked, key=lambda n: (order.index(n) if n in order else len(order), n))
     return [_method(paths, name, scored.get(name), name in fitted) for name in names]
 

@@ -43,6 +43,7 @@ def test_equal_shares_make_one_group_and_a_split_without_rows_in_a_group_leaves_
     found = by_share_outside(measured(apart, 2), values)
     assert [found["splits"][s]["n"] for s in apart] == [[4], [4]]
     assert found["splits"]["ood_test"]["share"][0] == pytest.approx(0.85)
+    assert found["splits"]["ood_test"]["group"] == [len(found["edges"]) - 2]
 
 
 def test_a_group_of_one_row_has_no_standard_error():

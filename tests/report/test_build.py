@@ -312,6 +312,13 @@ def test_the_runs_own_variants_are_no_baselines(make_run):
     assert labels == {"Linear probing", "From scratch"}
 
 
+def test_variants_stand_in_the_configs_order(make_run):
+    folder = make_run()
+    rows = {f"first_{n}": {"rows": n} for n in (250, 500, 1000)}
+    write_yaml(folder / "config.yaml", read_yaml(folder / "config.yaml") | {"variants": rows})
+    assert [method.name for method in read_run(folder).methods][-3:] == list(rows)
+
+
 def test_an_unconverged_fit_stands_out(make_run):
     folder = make_run()
     path = folder / "fit" / "entk" / "fit.json"
