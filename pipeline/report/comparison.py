@@ -100,8 +100,12 @@ def lead_rows(runs: Sequence[Run]) -> tuple[list[str], list[LeadRow]]:
     splits = [split for split in ordered_splits(set(first.splits)) if split != "val"]
     rows = []
     for run in others if first.metric == "accuracy" else ():
+        differing = differing_splits([run, first])
         for method in first.methods:
-            found = [_lead(run, first, method.name, split) for split in splits]
+            found = [
+                None if split in differing else _lead(run, first, method.name, split)
+                for split in splits
+            ]
             if any(found):
                 rows.append(LeadRow(method.label, f"{run.name} minus {first.name}", found))
     kept = [s for i, s in enumerate(splits) if any(row.leads[i] for row in rows)]
@@ -112,8 +116,6 @@ def lead_rows(runs: Sequence[Run]) -> tuple[list[str], list[LeadRow]]:
 def _lead(run: Run, first: Run, method: str, split: str) -> Lead | None:
     right = [_right(r.folder / "predictions" / method / f"{split}.npz") for r in (run, first)]
     if right[0].keys() != right[1].keys() or not right[0]:
-        return None
-    if not _are_same([rows_by_split(r)[split] for r in (run, first) if split in rows_by_split(r)]):
         return None
     difference = np.array([right[0][i] - right[1][i] for i in right[0]])
     low, high = mean_intervals(difference[None])[0].tolist()

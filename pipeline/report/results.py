@@ -138,17 +138,8 @@ def beyond_table(run: Run) -> Table:
         for name in names
         if any(name in m.splits.get(split, {}) for m in run.methods)
     ]
-    rows = [
-        replace(
-            row,
-            detail="",
-            cells=[
-                replace(cell, best=cell.best and _ranks(run, column))
-                for cell, column in zip(row.cells, columns, strict=True)
-            ],
-        )
-        for row in _rows([run], columns)
-    ]
+    ranked = [_ranks(run, column) for column in columns]
+    rows = [replace(row, detail="") for row in _marked(_rows([run], columns), ranked)]
     return Table(columns, rows, [])
 
 
@@ -185,15 +176,20 @@ def comparison_table(runs: Sequence[Run], unmarked: Collection[str] = ()) -> Tab
     """
     splits = ordered_splits({s for run in runs for s in run.splits} - {"val"})
     columns = [Column(s, runs[0].metric, _rows_of(runs, s)) for s in splits]
-    marked = [column.split not in unmarked for column in columns]
-    rows = [
+    ranked = [column.split not in unmarked for column in columns]
+    rows = _marked(_rows(runs, columns), ranked)
+    return Table(columns, rows, published_rows(runs[0].benchmark, columns))
+
+
+def _marked(rows: Sequence[Row], ranked: Sequence[bool]) -> list[Row]:
+    """The rows, with a best cell only in the columns whose values may be ranked."""
+    return [
         replace(
             row,
-            cells=[replace(c, best=c.best and m) for c, m in zip(row.cells, marked, strict=True)],
+            cells=[replace(c, best=c.best and r) for c, r in zip(row.cells, ranked, strict=True)],
         )
-        for row in _rows(runs, columns)
+        for row in rows
     ]
-    return Table(columns, rows, published_rows(runs[0].benchmark, columns))
 
 
 def _rows(runs: Sequence[Run], columns: list[Column]) -> list[Row]:
